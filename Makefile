@@ -1,0 +1,47 @@
+# Every target sets up what it needs; `make` alone lists them.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+EXTRAS := server,engine,embedded,demo,dev
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up test check docs migrate clean
+
+help: ## list these targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## fill .venv with every pinned package
+
+# torch first: from its own pin alone, so that no other package chooses its build.
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	@touch $@
+
+demo: setup ## annotate the standard library's documentation, end to end, in a temporary directory
+	$(BIN)/python -m examples.stdlib.demo
+
+up: setup ## run the whole stack here until Ctrl-C (ARGS="--model fake --port 0")
+	$(BIN)/penstock up $(ARGS)
+
+test: setup ## run every test (FAST=1 leaves out the slow ones, ARGS are pytest's)
+	$(BIN)/python -m pytest $(if $(FAST),-m "not slow") $(ARGS)
+
+check: setup ## lint, types, floors, generated docs, compose files
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy penstock api workers batching models storage examples tests docs
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m docs.generate --check
+	$(BIN)/python -m deploy.check
+
+docs: setup ## write docs/reference/ anew from the code
+	$(BIN)/python -m docs.generate
+
+migrate: setup ## bring the database of PENSTOCK_DATABASE__URL to the newest schema
+	$(BIN)/alembic upgrade head
+
+clean: ## remove what the other targets made
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist *.egg-info

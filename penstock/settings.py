@@ -1,0 +1,179 @@
+"""Every setting, read from the environment (`PENSTOCK_…`, nested by `__`) or a `.env` file.
+
+Only composition roots read this; all else gets plain values by constructor.
+"""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+Quantization = Literal["int4", "int8", "fp16", "bf16", "fp32"]
+DEFAULT_MODEL = "assets/penstock-tiny"
+FAKE_MODEL = "fake"
+
+
+class DatabaseSettings(BaseModel):
+    """PostgreSQL 14 or later."""
+
+    url: SecretStr | None = Field(
+        default=None,
+        description="`postgresql://user:password@host/name`; `penstock up` makes its own.",
+    )
+    pool_size: int = Field(default=10, ge=1, description="Connections kept by one process.")
+    statement_timeout: float = Field(default=30, gt=0, description="Seconds for one statement.")
+    connect_timeout: int = Field(default=5, ge=1, description="Seconds to open a connection.")
+
+
+class BrokerSettings(BaseModel):
+    """Redis 6.2 or later, or Valkey."""
+
+    url: SecretStr | None = Field(
+        default=None, description="`redis://…` or `redis+socket:///path`; `up` makes its own."
+    )
+    key_prefix: str = Field(default="penstock:", description="In front of every key in Redis.")
+
+
+class ModelSettings(BaseModel):
+    """Which model is served, and how it is loaded and batched."""
+
+    name: str = Field(
+        default=DEFAULT_MODEL,
+        description="A local path, a hub name, or `fake` (no torch, for trying things out).",
+    )
+    served_name: str | None = Field(
+        default=None, description="Name in the API; by default the name, or a path's last part."
+    )
+    revision: str | None = Field(default=None, description="Commit or tag on the hub.")
+    quantization: Quantization | None = Field(
+        default=None, description="By default bf16 on a GPU that has it, fp32 on the CPU."
+    )
+    device: str | None = Field(
+        default=None, description="`cuda:1`, `cpu`; by default the GPU with most free memory."
+    )
+    max_rows: int = Field(default=64, ge=1, le=4096, description="Rows that run at once.")
+    max_batch_tokens: int = Field(
+        default=16_384,
+        ge=16,
+        description="Rows times the longest prompt of one micro-batch, in tokens.",
+    )
+    max_wait: float = Field(
+        default=0.5, ge=0, description="Seconds a bulk prompt waits for a fuller micro-batch."
+    )
+    express_rows: int = Field(default=8, ge=1, description="Rows kept for chats.")
+    threads: int | None = Field(
+        default=None, ge=1, description="CPU threads of torch; by default one per core."
+    )
+    fake_tokens_per_second: float = Field(
+        default=0, ge=0, description="Speed of the fake model for one row; 0 is as fast as it goes."
+    )
+
+    @property
+    def public_name(self) -> str:
+        """The name clients see."""
+        if self.served_name:
+            return self.served_name
+        return Path(self.name).name if Path(self.name).exists() else self.name
+
+
+class ApiSettings(BaseModel):
+    """The HTTP side and its limits."""
+
+    host: str = Field(default="127.0.0.1", description="Any other address needs keys.")
+    port: int = Field(default=8000, ge=0, le=65_535, description="0 picks a free one.")
+    keys: Annotated[list[SecretStr], NoDecode] = Field(
+        default_factory=list, description="Accepted bearer keys, comma-separated."
+    )
+    max_body_bytes: int = Field(default=200_000_000, ge=1024, description="Bytes of one body.")
+    max_prompts: int = Field(default=50_000, ge=1, description="Prompts of one job.")
+    max_prompt_bytes: int = Field(
+        default=512_000, ge=1, description="Bytes of one prompt; a longer one fails alone."
+    )
+    max_bytes_in_flight: int = Field(
+        default=400_000_000, ge=1024, description="Bytes of all bodies being read at once."
+    )
+    max_waiting: int = Field(
+        default=1_000, ge=1, description="Clients that wait for an answer at once."
+    )
+    chat_timeout: float = Field(default=120, gt=0, description="Seconds a chat is waited for.")
+    max_history_turns: int = Field(default=10, ge=0, description="Earlier turns sent with a chat.")
+
+    @field_validator("keys", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return [key.strip() for key in value.split(",") if key.strip()]
+        return value
+
+
+class WorkerSettings(BaseModel):
+    """One GPU worker and its leases. All in seconds."""
+
+    slot: str = Field(
+        default_factory=lambda: f"{socket.gethostname()}-0",
+        description="Stable name of this worker; a restart under it frees its old leases at once.",
+    )
+    lease: float = Field(default=60, gt=1, description="A claimed shard is lost after this.")
+    heartbeat: float = Field(default=10, gt=0, description="Leases are extended this often.")
+    self_fence: float = Field(
+        default=45, gt=0, description="Work is dropped when no lease was extended for this long."
+    )
+    grace: float = Field(default=20, ge=0, description="To finish what runs after SIGTERM.")
+    poll: float = Field(default=2, gt=0, description="Database poll, for when no message comes.")
+    watchdog: float = Field(
+        default=300, gt=0, description="A process whose engine makes no step for this long exits."
+    )
+
+
+class DispatcherSettings(BaseModel):
+    """The clock of the queue. All in seconds."""
+
+    interval: float = Field(default=1, gt=0, description="It looks at the state this often.")
+    reap_interval: float = Field(default=5, gt=0, description="Leases that ran out are freed.")
+    retention: float = Field(
+        default=30 * 86_400, gt=0, description="Finished jobs are deleted after this."
+    )
+
+
+class FlowerSettings(BaseModel):
+    """Flower, the view of the workers."""
+
+    host: str = Field(default="127.0.0.1", description="Address it listens on.")
+    port: int = Field(default=5555, ge=0, le=65_535, description="0 picks a free one.")
+    basic_auth: SecretStr | None = Field(
+        default=None, description="`user:password`; needed on any address but loopback."
+    )
+
+
+class LogSettings(BaseModel):
+    """Logs go to stderr."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    format: Literal["console", "json"] = "console"
+
+
+class Settings(BaseSettings):
+    """All settings of one process."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="PENSTOCK_",
+        env_nested_delimiter="__",
+        env_file=".env",
+        extra="ignore",
+        hide_input_in_errors=True,
+        nested_model_default_partial_update=True,
+    )
+
+    data_dir: Path = Field(default=Path(".penstock"), description="Where `penstock up` keeps all.")
+    database: DatabaseSettings = Field(default_factory=DatabaseSettings)
+    broker: BrokerSettings = Field(default_factory=BrokerSettings)
+    model: ModelSettings = Field(default_factory=ModelSettings)
+    api: ApiSettings = Field(default_factory=ApiSettings)
+    worker: WorkerSettings = Field(default_factory=WorkerSettings)
+    dispatcher: DispatcherSettings = Field(default_factory=DispatcherSettings)
+    flower: FlowerSettings = Field(default_factory=FlowerSettings)
+    log: LogSettings = Field(default_factory=LogSettings)

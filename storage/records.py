@@ -1,0 +1,148 @@
+"""What goes into storage and what comes out: plain frozen records, one per concept."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from storage.states import BatchStatus, Lane
+
+#: Messages of a prompt as (role, content).
+Messages = tuple[tuple[str, str], ...]
+#: JSON scalars and lists of sampling parameters, as the schema wrote them.
+Params = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class NewBatch:
+    """A job to store. `kind` is `batch` or `chat`."""
+
+    id: str
+    owner: str
+    kind: str
+    model: str
+    lane: Lane
+    params: Params
+    system: str | None = None
+    priority: int = 0
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    expires_in: float | None = None  #: seconds
+    idempotency_key: str | None = None
+    body_hash: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewPrompt:
+    """One prompt in input order: its messages, or the reason why it cannot run."""
+
+    messages: Messages | None
+    error_code: str | None = None
+    error_message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A job as it stands. Times are PostgreSQL's, with a time zone."""
+
+    id: str
+    owner: str
+    kind: str
+    model: str
+    lane: Lane
+    status: BatchStatus
+    priority: int
+    total: int
+    completed: int
+    failed: int
+    prompt_tokens: int
+    completion_tokens: int
+    metadata: Mapping[str, str]
+    body_hash: str | None
+    created_at: dt.datetime
+    started_at: dt.datetime | None
+    finished_at: dt.datetime | None
+    expires_at: dt.datetime | None
+    now: dt.datetime  #: PostgreSQL's clock when this was read
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedRequest:
+    """A prompt of a claimed shard that has no outcome yet."""
+
+    position: int
+    messages: Messages
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedShard:
+    """A lease: every later write names `id` and `epoch`."""
+
+    id: int
+    epoch: int
+    batch_id: str
+    lane: Lane
+    alone: bool  #: holds a suspect prompt: the engine runs nothing else meanwhile
+    params: Params
+    system: str | None
+    requests: tuple[ClaimedRequest, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one prompt ended: `text` with a finish reason, or an error that says why."""
+
+    position: int
+    text: str | None
+    finish_reason: str | None
+    prompt_tokens: int
+    completion_tokens: int
+    error_code: str | None = None
+    error_message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CommitReceipt:
+    """What a commit did. `held` False: the shard is lost, and nothing was written."""
+
+    held: bool
+    stored: int  #: new outcomes; fewer than sent when some were there already
+    shard_done: bool
+    batch_done: bool  #: every prompt of the job now has an outcome
+
+
+@dataclass(frozen=True, slots=True)
+class ResultRow:
+    """One stored outcome."""
+
+    position: int
+    text: str | None
+    finish_reason: str | None
+    error_code: str | None
+    error_message: str | None
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRecord:
+    """One GPU worker, as it last said of itself."""
+
+    slot: str
+    boot_id: str
+    model: str
+    info: Mapping[str, object]
+    stats: Mapping[str, object]
+    age: float  #: seconds since its last heartbeat, by PostgreSQL's clock
+
+
+@dataclass(frozen=True, slots=True)
+class LaneDepth:
+    """The open work of one lane of one model."""
+
+    model: str
+    lane: Lane
+    ready_shards: int
+    leased_shards: int
+    open_requests: int
+    oldest_seconds: float  #: age of the oldest ready shard; 0 when there is none
