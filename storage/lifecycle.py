@@ -1,0 +1,213 @@
+"""How a job ends, and how it begins again: cancel, expire, finalize, retry, delete.
+
+Cancelling and expiring mark the job at once; `close_open` then closes its shards in portions, which
+fences their workers out. Knows no worker and no clock but PostgreSQL's.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, text
+
+from penstock.errors import Conflict, PromptError
+from storage.database import DONE_CHANNEL
+from storage.reading import get_batch
+from storage.records import Batch
+from storage.states import TERMINAL_BATCH
+from storage.tables import SHARD_SIZE
+
+#: Requests deleted in one statement, about; a larger job goes alone.
+_DELETE_AT_ONCE = 100_000
+
+_MESSAGES = {
+    "cancelled_message": "The job was cancelled before this prompt was done.",
+    "expired_message": "The job's time ran out before this prompt was done.",
+}
+
+_CANCEL = text("""
+    UPDATE batches SET status = 'cancelling', ending = 'cancelled'
+    WHERE id = :id AND owner = :owner AND status IN ('queued', 'in_progress')
+""")
+
+_EXPIRE = text("""
+    WITH due AS (
+        SELECT id FROM batches
+        WHERE status IN ('queued', 'in_progress') AND expires_at <= statement_timestamp()
+        ORDER BY id FOR NO KEY UPDATE
+    )
+    UPDATE batches b SET status = 'finalizing', ending = 'expired'
+    FROM due WHERE b.id = due.id
+""")
+
+_CLOSE_OPEN = text("""
+    WITH closing AS (
+        SELECT s.id, s.batch_id, b.ending
+        FROM batches b JOIN shards s ON s.batch_id = b.id
+        WHERE b.status IN ('cancelling', 'finalizing') AND b.ending IS NOT NULL
+          AND s.state IN ('ready', 'leased')
+        ORDER BY s.id LIMIT :limit
+        FOR NO KEY UPDATE OF s
+    ), open AS (
+        SELECT r.batch_id, r.position, c.ending
+        FROM closing c JOIN requests r ON r.shard_id = c.id
+        WHERE r.state IN ('pending', 'running')
+        ORDER BY r.batch_id, r.position
+        FOR NO KEY UPDATE OF r
+    ), stored AS (
+        INSERT INTO results (batch_id, position, error_code, error_message)
+        SELECT batch_id, position,
+               CASE ending WHEN 'expired' THEN :expired ELSE :cancelled END,
+               CASE ending WHEN 'expired' THEN :expired_message ELSE :cancelled_message END
+        FROM open
+        ON CONFLICT DO NOTHING
+        RETURNING batch_id, position
+    ), ended AS (
+        UPDATE requests r SET state = 'failed'
+        FROM stored t WHERE r.batch_id = t.batch_id AND r.position = t.position
+    ), shut AS (
+        UPDATE shards s
+        SET state = 'cancelled', epoch = s.epoch + 1, remaining = 0,
+            slot = NULL, boot_id = NULL, lease_until = NULL
+        FROM closing c WHERE s.id = c.id
+    ), failures AS (
+        SELECT batch_id, count(*) AS n FROM stored GROUP BY batch_id
+    ), locked AS (
+        SELECT b.id FROM batches b JOIN failures f ON f.batch_id = b.id
+        ORDER BY b.id FOR NO KEY UPDATE OF b
+    ), counted AS (
+        UPDATE batches b SET failed = b.failed + f.n
+        FROM locked l JOIN failures f ON f.batch_id = l.id
+        WHERE b.id = l.id
+    )
+    SELECT count(*) FROM closing
+""")
+
+_FINALIZE = text("""
+    WITH due AS (
+        SELECT id FROM batches
+        WHERE status IN ('cancelling', 'finalizing') AND completed + failed = total
+          AND (CAST(:id AS text) IS NULL OR id = :id)
+        ORDER BY id FOR NO KEY UPDATE
+    )
+    UPDATE batches b
+    SET finished_at = clock_timestamp(),
+        status = CASE
+            WHEN b.status = 'cancelling' THEN 'cancelled'
+            WHEN b.ending = 'expired' THEN 'expired'
+            WHEN b.completed = 0 THEN 'failed'
+            ELSE 'completed' END
+    FROM due WHERE b.id = due.id
+    RETURNING b.id, pg_notify(:channel, b.id)
+""")
+
+_LOCK_BATCH = text("""
+    SELECT status FROM batches WHERE id = :id FOR NO KEY UPDATE
+""")
+
+# Lasts as long again as it was given at first, where it was given a time.
+_RETRY = text("""
+    WITH again AS (
+        SELECT position, (row_number() OVER (ORDER BY position) - 1) / :size AS part
+        FROM requests
+        WHERE batch_id = :id AND state = 'failed' AND messages IS NOT NULL
+    ), forgotten AS (
+        DELETE FROM results t USING again a
+        WHERE t.batch_id = :id AND t.position = a.position
+        RETURNING t.prompt_tokens, t.completion_tokens
+    ), parts AS (
+        SELECT part, n, nextval('shards_id_seq') AS shard_id
+        FROM (SELECT part, count(*) AS n FROM again GROUP BY part ORDER BY part) counted
+    ), made AS (
+        INSERT INTO shards (id, batch_id, model, lane, priority, state, remaining)
+        SELECT p.shard_id, b.id, b.model, b.lane, b.priority, 'ready', p.n
+        FROM parts p, batches b WHERE b.id = :id
+    ), reopened AS (
+        UPDATE requests r
+        SET state = 'pending', crashes = 0, crashes_alone = 0, shard_id = p.shard_id
+        FROM again a JOIN parts p ON p.part = a.part
+        WHERE r.batch_id = :id AND r.position = a.position
+    ), sums AS (
+        SELECT count(*) AS n, coalesce(sum(prompt_tokens), 0) AS prompt_tokens,
+               coalesce(sum(completion_tokens), 0) AS completion_tokens
+        FROM forgotten
+    )
+    UPDATE batches b
+    SET status = 'queued', ending = NULL, started_at = NULL, finished_at = NULL,
+        expires_at = now() + (b.expires_at - b.created_at),
+        failed = b.failed - sums.n,
+        prompt_tokens = b.prompt_tokens - sums.prompt_tokens,
+        completion_tokens = b.completion_tokens - sums.completion_tokens
+    FROM sums
+    WHERE b.id = :id AND sums.n > 0
+""")
+
+_DELETE_OLD = text("""
+    WITH old AS (
+        SELECT id, sum(total) OVER (ORDER BY finished_at, id) - total AS before
+        FROM (
+            SELECT id, total, finished_at FROM batches
+            WHERE finished_at < now() - make_interval(secs => :retention)
+            ORDER BY finished_at, id LIMIT :limit
+            FOR UPDATE SKIP LOCKED
+        ) locked
+    )
+    DELETE FROM batches b USING old WHERE b.id = old.id AND old.before < :at_once
+""")
+
+
+def request_cancel(conn: Connection, owner: str, batch_id: str) -> Batch | None:
+    """Mark a job for cancelling; nothing of it is claimed from now on. Changes nothing where the
+    job is ending or has ended. None: unknown, or another owner's."""
+    if get_batch(conn, owner, batch_id) is None:
+        return None
+    conn.execute(_CANCEL, {"id": batch_id, "owner": owner})
+    return get_batch(conn, owner, batch_id)
+
+
+def expire_due(conn: Connection) -> int:
+    """Mark the jobs whose time ran out. Returns how many."""
+    return conn.execute(_EXPIRE).rowcount
+
+
+def close_open(conn: Connection, limit: int = 200) -> int:
+    """Close up to `limit` shards of jobs that are ending: their open prompts fail as cancelled or
+    expired, and their workers are fenced out. Returns the number of shards; 0 when all is done."""
+    return int(
+        conn.execute(
+            _CLOSE_OPEN,
+            {
+                "limit": limit,
+                "cancelled": PromptError.CANCELLED.value,
+                "expired": PromptError.EXPIRED.value,
+                **_MESSAGES,
+            },
+        ).scalar_one()
+    )
+
+
+def finalize(conn: Connection, batch_id: str | None = None) -> list[str]:
+    """Give jobs whose every prompt has an outcome their final status, and announce them. Returns
+    their ids. Idempotent."""
+    return list(conn.execute(_FINALIZE, {"id": batch_id, "channel": DONE_CHANNEL}).scalars())
+
+
+def retry_failed(conn: Connection, owner: str, batch_id: str) -> Batch | None:
+    """Queue the failed prompts of a finished job again, those that can be run at all. Results that
+    succeeded stay. None: unknown, or another owner's.
+
+    Raises `Conflict` while the job is not finished.
+    """
+    if get_batch(conn, owner, batch_id) is None:
+        return None
+    status = conn.execute(_LOCK_BATCH, {"id": batch_id}).scalar_one_or_none()
+    if status not in TERMINAL_BATCH:
+        raise Conflict("Only a finished job can be tried again.")
+    conn.execute(_RETRY, {"id": batch_id, "size": SHARD_SIZE})
+    return get_batch(conn, owner, batch_id)
+
+
+def delete_old(conn: Connection, retention: float, limit: int = 100) -> int:
+    """Delete up to `limit` jobs that finished more than `retention` seconds ago, with all of
+    theirs; fewer when they are large. Returns how many."""
+    return conn.execute(
+        _DELETE_OLD, {"retention": retention, "limit": limit, "at_once": _DELETE_AT_ONCE}
+    ).rowcount

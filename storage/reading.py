@@ -1,0 +1,167 @@
+"""Everything that only reads: jobs, results and the depth of the queue. Changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, func, select, text
+
+from storage.records import Batch, LaneDepth, ResultRow
+from storage.states import BatchStatus, Lane
+from storage.tables import batches
+from storage.tables import results as results_table
+from storage.text import is_storable
+
+_STREAM_CHUNK = 1000
+
+_RESULT_COLUMNS = (
+    results_table.c.position,
+    results_table.c.text,
+    results_table.c.finish_reason,
+    results_table.c.error_code,
+    results_table.c.error_message,
+    results_table.c.prompt_tokens,
+    results_table.c.completion_tokens,
+)
+
+# Two halves, so that each is served by its own partial index.
+_LANE_DEPTHS = text("""
+    SELECT model, lane,
+           count(*) FILTER (WHERE state = 'ready') AS ready_shards,
+           count(*) FILTER (WHERE state = 'leased') AS leased_shards,
+           sum(remaining) AS open_requests,
+           coalesce(
+               extract(epoch FROM now() - min(created_at) FILTER (WHERE state = 'ready')), 0
+           ) AS oldest_seconds
+    FROM (
+        SELECT model, lane, state, remaining, created_at FROM shards WHERE state = 'ready'
+        UNION ALL
+        SELECT model, lane, state, remaining, created_at FROM shards WHERE state = 'leased'
+    ) open
+    GROUP BY model, lane
+    ORDER BY model, lane
+""")
+
+# Steps from lane to lane along the index, and takes the first few of each.
+_READY_SHARDS = text("""
+    WITH RECURSIVE lanes AS (
+        (SELECT model, lane FROM shards WHERE state = 'ready' ORDER BY model, lane LIMIT 1)
+        UNION ALL
+        SELECT following.model, following.lane
+        FROM lanes CROSS JOIN LATERAL (
+            SELECT model, lane FROM shards
+            WHERE state = 'ready' AND (model, lane) > (lanes.model, lanes.lane)
+            ORDER BY model, lane LIMIT 1
+        ) following
+    )
+    SELECT first.id, lanes.model, lanes.lane
+    FROM lanes CROSS JOIN LATERAL (
+        SELECT s.id, s.priority
+        FROM shards s JOIN batches b ON b.id = s.batch_id
+        WHERE s.state = 'ready' AND s.model = lanes.model AND s.lane = lanes.lane
+          AND b.ending IS NULL
+        ORDER BY s.priority DESC, s.id LIMIT :limit
+    ) first
+    ORDER BY lanes.lane = 'express' DESC, first.priority DESC, first.id
+""")
+
+
+def batch_columns() -> tuple[ColumnElement[Any], ...]:
+    """What `batch_record` reads."""
+    columns = batches.c
+    return (
+        columns.id,
+        columns.owner,
+        columns.kind,
+        columns.model,
+        columns.lane,
+        columns.status,
+        columns.priority,
+        columns.total,
+        columns.completed,
+        columns.failed,
+        columns.prompt_tokens,
+        columns.completion_tokens,
+        columns.metadata,
+        columns.body_hash,
+        columns.created_at,
+        columns.started_at,
+        columns.finished_at,
+        columns.expires_at,
+        func.clock_timestamp().label("now"),
+    )
+
+
+def batch_record(row: Row[Any]) -> Batch:
+    """A row of `batch_columns` as a record."""
+    values = dict(row._mapping)
+    values["lane"] = Lane(values["lane"])
+    values["status"] = BatchStatus(values["status"])
+    return Batch(**values)
+
+
+def get_batch(conn: Connection, owner: str, batch_id: str) -> Batch | None:
+    """The owner's batch, None where it is unknown or another owner's."""
+    if not is_storable(batch_id):
+        return None
+    row = conn.execute(
+        select(*batch_columns()).where(batches.c.id == batch_id, batches.c.owner == owner)
+    ).one_or_none()
+    return None if row is None else batch_record(row)
+
+
+def list_batches(conn: Connection, owner: str, limit: int = 50) -> list[Batch]:
+    """The owner's batches, newest first."""
+    rows = conn.execute(
+        select(*batch_columns())
+        .where(batches.c.owner == owner)
+        .order_by(batches.c.id.desc())
+        .limit(limit)
+    )
+    return [batch_record(row) for row in rows]
+
+
+def results(conn: Connection, batch_id: str, offset: int, limit: int) -> list[ResultRow]:
+    """Outcomes of the prompts at positions `offset` to `offset + limit`, those that are there."""
+    position = results_table.c.position
+    rows = conn.execute(
+        select(*_RESULT_COLUMNS)
+        .where(results_table.c.batch_id == batch_id, position >= offset, position < offset + limit)
+        .order_by(position)
+    )
+    return [ResultRow(*row) for row in rows]
+
+
+def stream_results(conn: Connection, batch_id: str) -> Iterator[ResultRow]:
+    """All outcomes by position, from a server-side cursor: one chunk in memory at a time."""
+    rows = conn.execute(
+        select(*_RESULT_COLUMNS)
+        .where(results_table.c.batch_id == batch_id)
+        .order_by(results_table.c.position),
+        execution_options={"yield_per": _STREAM_CHUNK},
+    )
+    for row in rows:
+        yield ResultRow(*row)
+
+
+def lane_depths(conn: Connection) -> list[LaneDepth]:
+    """Open work by model and lane; a lane without any is left out."""
+    return [
+        LaneDepth(
+            model=row.model,
+            lane=Lane(row.lane),
+            ready_shards=row.ready_shards,
+            leased_shards=row.leased_shards,
+            open_requests=row.open_requests,
+            oldest_seconds=float(row.oldest_seconds),
+        )
+        for row in conn.execute(_LANE_DEPTHS)
+    ]
+
+
+def ready_shards(conn: Connection, limit: int) -> list[tuple[int, str, Lane]]:
+    """(shard, model, lane) that may be claimed, in claim order: `limit` of each lane of a model,
+    express first, so that no backlog hides another lane."""
+    rows = conn.execute(_READY_SHARDS, {"limit": limit})
+    return [(row.id, row.model, Lane(row.lane)) for row in rows]

@@ -1,0 +1,307 @@
+"""Every table, as SQLAlchemy metadata: the shape that the migrations must arrive at.
+
+Knows no query. Ids are text in byte order; times are PostgreSQL's. Rows that change often leave
+room on their page (fillfactor), and no column that changes often is in an index of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+
+from storage.states import BatchStatus, Lane, RequestState, ShardState
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+#: Requests of one shard, the unit of claiming.
+SHARD_SIZE = 64
+
+Id = Text(collation="C")
+Time = DateTime(timezone=True)
+
+
+def _one_of(column: str, values: Iterable[str]) -> CheckConstraint:
+    listed = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{column} IN ({listed})", name=column)
+
+
+def _count(name: str, kind: type[Integer] = Integer) -> Column[int]:
+    return Column(name, kind, nullable=False, server_default=text("0"))
+
+
+def _created() -> Column[object]:
+    return Column("created_at", Time, nullable=False, server_default=func.now())
+
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("owner", Id, nullable=False),
+    Column("kind", Id, nullable=False),
+    Column("model", Id, nullable=False),
+    Column("lane", Id, nullable=False),
+    Column("status", Id, nullable=False),
+    #: Why the job ends early: `cancelled`, `expired`, or null. Its shards are not claimed then.
+    Column("ending", Id),
+    Column("priority", SmallInteger, nullable=False),
+    Column("params", JSONB, nullable=False),
+    #: System prompt of all prompts of the job.
+    Column("system", Text),
+    Column("metadata", JSONB, nullable=False),
+    Column("idempotency_key", Id),
+    Column("body_hash", Id),
+    _count("total"),
+    _count("completed"),
+    _count("failed"),
+    _count("prompt_tokens", BigInteger),
+    _count("completion_tokens", BigInteger),
+    _created(),
+    Column("started_at", Time),
+    Column("finished_at", Time),
+    Column("expires_at", Time),
+    UniqueConstraint("owner", "idempotency_key"),
+    _one_of("status", BatchStatus),
+    _one_of("lane", Lane),
+    _one_of("ending", ("cancelled", "expired")),
+    CheckConstraint(
+        "completed >= 0 AND failed >= 0 AND completed + failed <= total", name="counters"
+    ),
+    Index("ix_batches_owner_id", "owner", "id"),
+    Index(
+        "ix_batches_ending",
+        "id",
+        postgresql_where=text("status IN ('cancelling', 'finalizing')"),
+    ),
+    Index(
+        "ix_batches_expires_at",
+        "expires_at",
+        postgresql_where=text("status IN ('queued', 'in_progress')"),
+    ),
+    Index(
+        "ix_batches_finished_at", "finished_at", postgresql_where=text("finished_at IS NOT NULL")
+    ),
+    postgresql_with={"fillfactor": "50"},
+)
+
+shards = Table(
+    "shards",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("batch_id", Id, ForeignKey("batches.id", ondelete="CASCADE"), nullable=False),
+    Column("model", Id, nullable=False),
+    Column("lane", Id, nullable=False),
+    Column("priority", SmallInteger, nullable=False),
+    Column("state", Id, nullable=False),
+    #: The fence: grows with every lease and with every lease that is taken away.
+    _count("epoch"),
+    #: Holds one suspect prompt, which an engine runs by itself.
+    Column("alone", Boolean, nullable=False, server_default=text("false")),
+    #: Requests without an outcome.
+    Column("remaining", SmallInteger, nullable=False),
+    Column("slot", Id),
+    Column("boot_id", Id),
+    Column("lease_until", Time),
+    _created(),
+    _one_of("state", ShardState),
+    CheckConstraint("(state = 'leased') = (lease_until IS NOT NULL)", name="lease"),
+    CheckConstraint("remaining >= 0", name="remaining"),
+    CheckConstraint("(state IN ('ready', 'leased')) = (remaining > 0)", name="open"),
+    Index(
+        "ix_shards_ready",
+        "model",
+        "lane",
+        text("priority DESC"),
+        "id",
+        postgresql_where=text("state = 'ready'"),
+    ),
+    # Without lease_until, so that a heartbeat touches no index: leased shards are few.
+    Index("ix_shards_leased", "slot", "boot_id", "id", postgresql_where=text("state = 'leased'")),
+    Index("ix_shards_batch_id", "batch_id"),
+    postgresql_with={"fillfactor": "70"},
+)
+
+requests = Table(
+    "requests",
+    metadata,
+    Column("batch_id", Id, primary_key=True),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    # Deferred: intake copies the requests first and knows the shards' sizes after.
+    Column(
+        "shard_id",
+        BigInteger,
+        ForeignKey("shards.id", ondelete="CASCADE", deferrable=True, initially="DEFERRED"),
+        nullable=False,
+    ),
+    Column("state", Id, nullable=False),
+    _count("attempts", SmallInteger),
+    _count("crashes", SmallInteger),
+    _count("crashes_alone", SmallInteger),
+    #: A list of [role, content]; null where the prompt cannot be stored or run.
+    Column("messages", JSONB),
+    _one_of("state", RequestState),
+    Index("ix_requests_shard_id", "shard_id"),
+    # Twice updated: admitted, then done. With this both updates stay on the page.
+    postgresql_with={"fillfactor": "50"},
+)
+
+results = Table(
+    "results",
+    metadata,
+    Column("batch_id", Id, primary_key=True),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("text", Text),
+    Column("finish_reason", Id),
+    Column("error_code", Id),
+    Column("error_message", Text),
+    _count("prompt_tokens"),
+    _count("completion_tokens"),
+    _created(),
+    ForeignKeyConstraint(
+        ["batch_id", "position"], ["requests.batch_id", "requests.position"], ondelete="CASCADE"
+    ),
+    CheckConstraint("(text IS NULL) = (error_code IS NOT NULL)", name="one_outcome"),
+)
+
+files = Table(
+    "files",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("owner", Id, nullable=False),
+    Column("purpose", Id, nullable=False),
+    Column("filename", Text, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("sha256", Id, nullable=False),
+    _created(),
+    Column("expires_at", Time),
+    Index("ix_files_owner_id", "owner", "id"),
+)
+
+conversations = Table(
+    "conversations",
+    metadata,
+    Column("owner", Id, primary_key=True),
+    Column("id", Id, primary_key=True),
+    _created(),
+    Column("updated_at", Time, nullable=False, server_default=func.now()),
+)
+
+#: One row per turn: what the user said. The answer is the result of the turn's batch.
+messages = Table(
+    "messages",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("owner", Id, nullable=False),
+    Column("conversation_id", Id, nullable=False),
+    # Deferred: a turn is opened before its batch is stored, in one transaction.
+    Column(
+        "batch_id",
+        Id,
+        ForeignKey("batches.id", ondelete="CASCADE", deferrable=True, initially="DEFERRED"),
+        nullable=False,
+    ),
+    Column("content", Text, nullable=False),
+    _created(),
+    ForeignKeyConstraint(
+        ["owner", "conversation_id"],
+        ["conversations.owner", "conversations.id"],
+        ondelete="CASCADE",
+    ),
+    Index("ix_messages_conversation", "owner", "conversation_id", "id"),
+    Index("ix_messages_batch_id", "batch_id"),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("owner", Id, nullable=False),
+    Column("name", Text, nullable=False),
+    #: SHA-256 of the key; the key itself is never stored.
+    Column("key_hash", LargeBinary, nullable=False, unique=True),
+    Column("scopes", ARRAY(Text), nullable=False),
+    _created(),
+    Column("last_used_at", Time),
+    Column("expires_at", Time),
+    Column("revoked_at", Time),
+)
+
+webhook_endpoints = Table(
+    "webhook_endpoints",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("owner", Id, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("secret", LargeBinary, nullable=False),
+    Column("events", ARRAY(Text), nullable=False),
+    Column("enabled", Boolean, nullable=False, server_default=text("true")),
+    _created(),
+    Index("ix_webhook_endpoints_owner_id", "owner", "id"),
+)
+
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column(
+        "endpoint_id",
+        Id,
+        ForeignKey("webhook_endpoints.id", ondelete="CASCADE"),
+        nullable=False,
+        index=True,
+    ),
+    Column("event", Id, nullable=False),
+    Column("payload", JSONB, nullable=False),
+    Column("state", Id, nullable=False),
+    _count("attempts", SmallInteger),
+    _count("epoch"),
+    Column("next_at", Time, nullable=False, server_default=func.now()),
+    Column("lease_until", Time),
+    Column("last_error", Text),
+    _created(),
+    _one_of("state", ("pending", "delivering", "delivered", "dead")),
+    Index("ix_webhook_deliveries_due", "next_at", postgresql_where=text("state = 'pending'")),
+    postgresql_with={"fillfactor": "70"},
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("slot", Id, primary_key=True),
+    Column("boot_id", Id, nullable=False),
+    Column("model", Id, nullable=False),
+    Column("info", JSONB, nullable=False),
+    Column("stats", JSONB, nullable=False),
+    Column("started_at", Time, nullable=False, server_default=func.now()),
+    Column("beat_at", Time, nullable=False, server_default=func.now()),
+    postgresql_with={"fillfactor": "50"},
+)

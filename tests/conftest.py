@@ -1,0 +1,45 @@
+"""Real PostgreSQL and Redis for every test that asks; started once, stopped at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from storage.database import Database
+from tests.support.postgres import PostgresServer, postgres
+from tests.support.redis import flush, redis_server
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    with postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def database_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """A migrated database of the test's own."""
+    with postgres_server.migrated_database() as url:
+        yield url
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    opened = Database(database_url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="session")
+def redis_socket() -> Iterator[Path]:
+    with redis_server() as socket:
+        yield socket
+
+
+@pytest.fixture
+def redis_url(redis_socket: Path) -> str:
+    """An empty Redis, as Celery and the settings write it: `redis+socket:///path`."""
+    flush(redis_socket)
+    return f"redis+socket://{redis_socket}"

