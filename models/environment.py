@@ -1,0 +1,29 @@
+"""The process environment that transformers reads once, at import. Torch-free.
+
+Call `prepare_environment` before anything imports torch or transformers.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+|[\w-]+")
+
+
+def prepare_environment(*, hub_allowed: bool) -> None:
+    """Quiet libraries, and no network unless the user named a model of the hub."""
+    os.environ["HF_HUB_OFFLINE"] = "0" if hub_allowed else "1"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+    # Each thread that encodes is enough; the library's own threads hang a process that forks.
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+def names_hub_model(name: str) -> bool:
+    """Whether a model's name can only mean the hub: it has the form `owner/name`, and there is
+    nothing of that name here."""
+    path = Path(name).expanduser()
+    return not path.exists() and not path.parent.is_dir() and HUB_NAME.fullmatch(name) is not None
