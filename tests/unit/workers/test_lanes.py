@@ -1,0 +1,29 @@
+"""Shares of threads: bulk never takes the ones kept for chats."""
+
+from __future__ import annotations
+
+import pytest
+
+from storage.states import Lane
+from workers.lanes import LaneShares, LaneSizes
+
+
+@pytest.mark.parametrize(("rows", "bulk"), [(1, 3), (64, 3), (65, 4), (256, 6)])
+def test_bulk_gets_a_thread_for_each_shard_that_fits_and_two_more(rows: int, bulk: int) -> None:
+    assert LaneSizes.for_rows(rows, express_rows=8).bulk == bulk
+
+
+def test_a_lane_that_is_full_refuses_at_once_and_leaves_the_other_alone() -> None:
+    shares = LaneShares(LaneSizes(bulk=1, express=1, express_rows=8))
+    assert shares.take(Lane.BULK)
+    assert not shares.take(Lane.BULK)
+    assert shares.take(Lane.EXPRESS)
+    shares.give_back(Lane.BULK)
+    assert shares.take(Lane.BULK)
+
+
+def test_silence_lasts_until_a_message_comes() -> None:
+    shares = LaneShares(LaneSizes(1, 1, 1))
+    assert shares.silence() == float("inf")
+    shares.message_came()
+    assert shares.silence() < 60

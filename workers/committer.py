@@ -1,0 +1,129 @@
+"""Stores outcomes: one statement per shard, when 64 are there, 250 ms have passed, or the shard has
+no more to come. A lost database is waited for and the same statement repeated, since it is
+idempotent; nothing is dropped but what a newer epoch owns."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Final
+
+from penstock.errors import Unavailable
+from penstock.telemetry import get_logger
+from storage import leases, lifecycle
+from storage.database import Database
+from storage.records import CommitReceipt, Outcome
+from workers.background import JOIN_TIMEOUT, Background
+from workers.lease import Lease
+
+log = get_logger(__name__)
+
+MAX_ROWS: Final = 64
+MAX_DELAY: Final = 0.25  # seconds
+MAX_BACKOFF: Final = 5.0  # seconds
+
+
+class Committer(Background):
+    """A thread of its own, so that the engine never waits for the database."""
+
+    def __init__(
+        self, database: Database, *, lease_seconds: float, on_lost: Callable[[Lease], None]
+    ) -> None:
+        super().__init__("committer")
+        self._database = database
+        self._lease_seconds = lease_seconds
+        self._on_lost = on_lost
+        self._inbox: queue.SimpleQueue[tuple[Lease, Outcome] | None] = queue.SimpleQueue()
+        self._buffer: dict[Lease, dict[int, Outcome]] = defaultdict(dict)
+        self._since: dict[Lease, float] = {}
+
+    def put(self, lease: Lease, outcome: Outcome) -> None:
+        """Hand over one outcome; never blocks. What waits is bounded by the rows the engine
+        admits, and it admits none while the database is away."""
+        self._inbox.put((lease, outcome))
+
+    def stop(self, timeout: float = JOIN_TIMEOUT) -> bool:
+        """Store what is there, then end. False when the database did not take it in time."""
+        self._stopping.set()
+        self._inbox.put(None)
+        return super().stop(timeout)
+
+    def _run(self) -> None:
+        while not (self._stopping.is_set() and self._inbox.empty() and not self._buffer):
+            self._take()
+            for lease in self._due():
+                self._flush(lease)
+
+    def _take(self) -> None:
+        """Wait for an outcome, at most until the oldest one here is due; take all there are."""
+        timeout = 1.0
+        if self._since:
+            timeout = max(0.0, min(self._since.values()) + MAX_DELAY - time.monotonic())
+        try:
+            item = self._inbox.get(timeout=timeout)
+            while True:
+                if item is not None:
+                    lease, outcome = item
+                    self._buffer[lease][outcome.position] = outcome
+                    self._since.setdefault(lease, time.monotonic())
+                item = self._inbox.get_nowait()
+        except queue.Empty:
+            return
+
+    def _due(self) -> list[Lease]:
+        now = time.monotonic()
+        return [
+            lease
+            for lease, outcomes in self._buffer.items()
+            if self._stopping.is_set()
+            or lease.over
+            or len(outcomes) >= min(MAX_ROWS, lease.open_count)
+            or now - self._since[lease] >= MAX_DELAY
+        ]
+
+    def _flush(self, lease: Lease) -> None:
+        outcomes = list(self._buffer.pop(lease).values())
+        self._since.pop(lease)
+        lease.committing = True
+        receipt = self._commit(lease, outcomes)
+        if receipt is None or not receipt.held:
+            log.warning("commit.refused", shard=lease.shard.id, epoch=lease.shard.epoch)
+            self._on_lost(lease)
+            lease.committing = False
+            return
+        lease.extend()
+        for outcome in outcomes:
+            lease.stored(
+                outcome.position,
+                failed=outcome.error_code is not None,
+                tokens=outcome.completion_tokens,
+            )
+        lease.committing = False
+        if receipt.batch_done:
+            self._finalize(lease.shard.batch_id)
+
+    def _commit(self, lease: Lease, outcomes: list[Outcome]) -> CommitReceipt | None:
+        """Repeat until the database answers; None when told to stop while it is away."""
+        backoff = 0.1
+        while True:
+            try:
+                with self._database.begin() as conn:
+                    return leases.commit(
+                        conn, lease.shard.id, lease.shard.epoch, outcomes, self._lease_seconds
+                    )
+            except Unavailable as error:
+                log.warning("commit.delayed", shard=lease.shard.id, reason=error.message)
+                if self._stopping.is_set() and backoff > 1:
+                    return None
+                time.sleep(backoff)
+                backoff = min(backoff * 2, MAX_BACKOFF)
+
+    def _finalize(self, batch_id: str) -> None:
+        """Close the job at once; the dispatcher does it where this fails."""
+        try:
+            with self._database.begin() as conn:
+                lifecycle.finalize(conn, batch_id)
+        except Unavailable as error:
+            log.warning("finalize.delayed", batch=batch_id, reason=error.message)

@@ -1,0 +1,189 @@
+"""The clock of the queue: one active process under an advisory lock, level-triggered.
+
+It looks at the state every second and does what the state asks for, so that nothing that was missed
+stays missed. A composition root; knows no torch.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from penstock import telemetry
+from penstock.errors import StackError, Unavailable
+from penstock.settings import Settings
+from storage import fleet, leases, lifecycle, reading
+from storage.database import Database
+from storage.records import WorkerRecord
+from storage.states import Lane
+from workers.queues import WakeUps
+
+log = telemetry.get_logger(__name__)
+
+LOCK_KEY: Final = 0x50454E53  # "PENS"
+#: Wake-ups outstanding for each thread of the live workers.
+WAKE_UPS_PER_THREAD: Final = 2
+RETENTION_INTERVAL: Final = 60.0  # seconds
+MAX_BACKOFF: Final = 10.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class DispatcherTiming:
+    """All in seconds."""
+
+    interval: float
+    reap_interval: float
+    retention: float
+    lease: float
+    #: Longer without the database than this, and workers may have been, too.
+    gap: float
+
+
+def run(settings: Settings) -> None:
+    """Dispatch until SIGTERM or SIGINT; blocks."""
+    telemetry.configure(settings.log.level, settings.log.format)
+    if settings.database.url is None or settings.broker.url is None:
+        raise StackError("The dispatcher needs PENSTOCK_DATABASE__URL and PENSTOCK_BROKER__URL.")
+    database = Database(
+        settings.database.url.get_secret_value(),
+        pool_size=2,
+        statement_timeout=settings.database.statement_timeout,
+        connect_timeout=settings.database.connect_timeout,
+        application_name="penstock-dispatcher",
+    )
+    wake_ups = WakeUps(settings.broker.url.get_secret_value(), settings.broker.key_prefix)
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    timing = DispatcherTiming(
+        interval=settings.dispatcher.interval,
+        reap_interval=settings.dispatcher.reap_interval,
+        retention=settings.dispatcher.retention,
+        lease=settings.worker.lease,
+        gap=settings.worker.heartbeat,
+    )
+    try:
+        Dispatcher(database, wake_ups, timing).run(stopping)
+    finally:
+        wake_ups.close()
+        database.close()
+
+
+class Dispatcher:
+    """Waits for the lock, then ticks for as long as it has it."""
+
+    def __init__(self, database: Database, wake_ups: WakeUps, timing: DispatcherTiming) -> None:
+        self._database = database
+        self._wake_ups = wake_ups
+        self._timing = timing
+        self._last_contact: float | None = None
+        self._last_run: dict[str, float] = {}
+
+    def run(self, stopping: threading.Event) -> None:
+        """Until `stopping`; a database that is away is waited for."""
+        lock = self._database.advisory_lock(LOCK_KEY)
+        backoff = self._timing.interval
+        standby = False
+        while not stopping.is_set():
+            try:
+                if lock.alive() or lock.try_acquire():
+                    if standby or self._last_contact is None:
+                        log.info("dispatcher.active")
+                    standby = False
+                    self.tick()
+                    backoff = self._timing.interval
+                elif not standby:
+                    standby = True
+                    log.info("dispatcher.standing_by")
+            except Unavailable as error:
+                log.warning("tick.failed", reason=error.message)
+                backoff = min(backoff * 2, MAX_BACKOFF)
+            stopping.wait(backoff)
+        lock.release()
+
+    def tick(self) -> None:
+        """Everything that is due. Each part is a transaction of its own, so that one that fails
+        undoes no other."""
+        self._grace_after_gap()
+        self._due("reap", self._timing.reap_interval, self._reap)
+        self._in_transaction(lifecycle.expire_due)
+        self._repeat(lifecycle.close_open)
+        with self._database.begin() as conn:
+            for batch_id in lifecycle.finalize(conn):
+                log.info("batch.finalized", batch=batch_id)
+        self._due("retention", RETENTION_INTERVAL, self._retain)
+        self._wake()
+        self._last_contact = time.monotonic()
+
+    def _grace_after_gap(self) -> None:
+        """Workers that could not reach the database either get one more lease period."""
+        now = time.monotonic()
+        if self._last_contact is not None and now - self._last_contact > self._timing.gap:
+            with self._database.begin() as conn:
+                extended = leases.extend_all(conn, self._timing.lease)
+            log.warning("leases.extended", gap=round(now - self._last_contact, 1), leases=extended)
+
+    def _reap(self) -> None:
+        with self._database.begin() as conn:
+            if reaped := leases.reap(conn):
+                log.warning("leases.reaped", shards=reaped)
+
+    def _retain(self) -> None:
+        with self._database.begin() as conn:
+            if deleted := lifecycle.delete_old(conn, self._timing.retention):
+                log.info("batches.deleted", batches=deleted)
+
+    def _wake(self) -> None:
+        """Send wake-ups for ready shards, never more than twice the threads that could act."""
+        with self._database.begin() as conn:
+            workers = fleet.workers(conn)
+            wanted = reading.ready_shards(conn, limit=_most_wake_ups(workers))
+        room: dict[tuple[str, Lane], int] = {}
+        for shard, model, lane in wanted:
+            key = (model, lane)
+            if key not in room:
+                room[key] = self._room(workers, model, lane)
+            if room[key] > 0:
+                room[key] -= 1
+                self._wake_ups.send(shard, model, lane.value)
+
+    def _room(self, workers: list[WorkerRecord], model: str, lane: Lane) -> int:
+        most = WAKE_UPS_PER_THREAD * sum(
+            _threads(worker)[lane.value] for worker in workers if worker.model == model
+        )
+        try:
+            return most - self._wake_ups.depth(model, lane.value)
+        except Exception as error:  # whatever the broker's client raises; workers poll meanwhile
+            log.warning("broker.away", error=type(error).__name__)
+            return 0
+
+    def _due(self, name: str, interval: float, action: Callable[[], None]) -> None:
+        now = time.monotonic()
+        if now - self._last_run.get(name, float("-inf")) >= interval:
+            self._last_run[name] = now
+            action()
+
+    def _in_transaction(self, action: Callable[..., int]) -> int:
+        with self._database.begin() as conn:
+            return action(conn)
+
+    def _repeat(self, action: Callable[..., int], most: int = 20) -> None:
+        """A bounded statement, again and again while it finds work; the next tick does the rest."""
+        for _ in range(most):
+            if not self._in_transaction(action):
+                return
+
+
+def _threads(worker: WorkerRecord) -> Counter[str]:
+    threads = worker.info.get("threads")
+    return Counter(threads) if isinstance(threads, dict) else Counter()
+
+
+def _most_wake_ups(workers: list[WorkerRecord]) -> int:
+    """Ready shards worth reading: more could not be woken anyway."""
+    return WAKE_UPS_PER_THREAD * sum(_threads(worker).total() for worker in workers)

@@ -1,0 +1,63 @@
+"""The Celery task: a wake-up came, so claim, run, and return a summary for Flower.
+
+Takes ids only and re-reads the truth; a forged or repeated message changes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery
+
+from penstock.errors import Unavailable
+from penstock.telemetry import get_logger
+from storage.states import Lane
+from workers.lanes import LaneShares
+from workers.lease import Lease
+from workers.queues import TASK, WakeUps
+from workers.shards import ShardRunner
+
+log = get_logger(__name__)
+
+
+def register(
+    app: Celery, runner: ShardRunner, shares: LaneShares, wake_ups: WakeUps, model: str
+) -> None:
+    """Give `app` its one task."""
+
+    @app.task(name=TASK)  # type: ignore[untyped-decorator]  # celery ships no types
+    def generate(shard: Any = None, lane: Any = "bulk") -> dict[str, object]:
+        if lane not in list(Lane) or not (shard is None or isinstance(shard, int)):
+            return {"refused": "malformed wake-up"}
+        return run_wake_up(Lane(lane), shard)
+
+    def run_wake_up(lane: Lane, shard: int | None) -> dict[str, object]:
+        shares.message_came()
+        if not shares.take(lane):
+            return {"claimed": 0, "reason": "no free thread in this lane"}
+        more = False
+        try:
+            leases = runner.claim(lane, shard=shard)
+            more = bool(leases)
+            return run_all(runner, leases)
+        except Unavailable as error:
+            return {"claimed": 0, "reason": error.message}
+        finally:
+            shares.give_back(lane)
+            if more:  # each finished claim asks for the next: the lane stays full without polling
+                wake_ups.send(None, model, lane.value)
+
+
+def run_all(runner: ShardRunner, leases: list[Lease]) -> dict[str, object]:
+    """Run claimed shards side by side; one summary."""
+    if len(leases) == 1:
+        return runner.run(leases[0])
+    for lease in leases:
+        runner.begin(lease)
+    for lease in leases:
+        runner.finish(lease)
+    return {
+        "claimed": len(leases),
+        "ok": sum(lease.ok for lease in leases),
+        "failed": sum(lease.failed for lease in leases),
+    }

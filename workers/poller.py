@@ -1,0 +1,67 @@
+"""Looks into the database every few seconds and works without a message, so that a broker that is
+away, or a consumer that stopped, costs latency and no throughput."""
+
+from __future__ import annotations
+
+import threading
+
+from penstock.errors import Unavailable
+from penstock.telemetry import get_logger
+from storage.states import Lane
+from workers.background import Background
+from workers.generate import run_all
+from workers.lanes import LaneShares
+from workers.shards import ShardRunner
+
+log = get_logger(__name__)
+
+
+class Poller(Background):
+    """A thread that looks, and helpers that work while the broker stays silent."""
+
+    def __init__(self, runner: ShardRunner, shares: LaneShares, interval: float) -> None:
+        super().__init__("poller")
+        self._runner = runner
+        self._shares = shares
+        self._interval = interval
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self._interval):
+            if self._shares.silence() < self._interval:
+                continue
+            for lane in Lane:
+                self._start_helpers(lane)
+
+    def _start_helpers(self, lane: Lane) -> None:
+        while not self._stopping.is_set() and self._shares.take(lane):
+            if not self._start_helper(lane):
+                return
+
+    def _start_helper(self, lane: Lane) -> bool:
+        """Claim with a share already taken; True when a thread now works with it."""
+        try:
+            leases = self._runner.claim(lane)
+        except Unavailable as error:
+            log.warning("poll.failed", reason=error.message)
+            leases = []
+        if not leases:
+            self._shares.give_back(lane)
+            return False
+        log.info("poll.claimed", lane=lane.value, shards=len(leases))
+
+        def work() -> None:
+            batch = leases
+            try:
+                # Go on by itself until nothing is left or the broker speaks again.
+                while batch:
+                    run_all(self._runner, batch)
+                    if self._stopping.is_set() or self._shares.silence() < self._interval:
+                        return
+                    batch = self._runner.claim(lane)
+            except Unavailable as error:
+                log.warning("poll.failed", reason=error.message)
+            finally:
+                self._shares.give_back(lane)
+
+        threading.Thread(target=work, name=f"poll-{lane.value}", daemon=True).start()
+        return True

@@ -1,0 +1,287 @@
+"""The life of a GPU worker: load, register, work, drain. A composition root.
+
+Order matters. The model is loaded before anything is claimed; the engine, committer, heartbeat and
+poll run before Celery connects, since they need no broker; after SIGTERM claiming stops first, and
+leases are released last.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, Final
+
+from celery import Celery, signals
+from celery.platforms import SecurityWarning
+
+from batching.engine import Engine
+from batching.requests import EngineConfig
+from models.runner import Runner
+from penstock import __version__, telemetry
+from penstock.errors import StackError, Unavailable
+from penstock.ids import new_id
+from penstock.settings import FAKE_MODEL, Settings
+from storage import fleet
+from storage import leases as sql
+from storage.database import Database
+from workers import generate
+from workers.app import make_app
+from workers.committer import Committer
+from workers.heartbeat import Heartbeat, HeartbeatTiming
+from workers.lanes import LaneShares, LaneSizes
+from workers.lease import Leases
+from workers.poller import Poller
+from workers.queues import LANES, WakeUps, make_queue
+from workers.shards import ShardRunner, WorkerIdentity
+from workers.watchdog import Watchdog
+
+log = telemetry.get_logger(__name__)
+
+#: Seconds that Celery gets to end after the drain, and that stopping waits for the last release.
+LAST_WAIT: Final = 5.0
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGTERM; blocks."""
+    telemetry.configure(settings.log.level, settings.log.format)
+    if settings.database.url is None or settings.broker.url is None:
+        raise StackError("A worker needs PENSTOCK_DATABASE__URL and PENSTOCK_BROKER__URL.")
+    runner = load_runner(settings)
+    database = Database(
+        settings.database.url.get_secret_value(),
+        pool_size=settings.database.pool_size,
+        statement_timeout=settings.database.statement_timeout,
+        connect_timeout=settings.database.connect_timeout,
+        application_name="penstock-worker",
+    )
+    worker = GpuWorker(settings, runner, database)
+    try:
+        worker.start()
+        worker.consume()
+    finally:
+        worker.stop()
+        database.close()
+
+
+def load_runner(settings: Settings) -> Runner:
+    """The fake runner without torch in memory, or the real one."""
+    model = settings.model
+    if model.name == FAKE_MODEL:
+        from models.fake import FakeRunner
+
+        return FakeRunner(tokens_per_second=model.fake_tokens_per_second)
+    from models.environment import names_hub_model, prepare_environment
+
+    hub_allowed = names_hub_model(model.name)
+    prepare_environment(hub_allowed=hub_allowed)
+    from models.loader import LoadOptions, load
+
+    started = time.monotonic()
+    runner = load(
+        LoadOptions(
+            name=model.name,
+            revision=model.revision,
+            quantization=model.quantization,
+            device=model.device,
+            threads=model.threads,
+            hub_allowed=hub_allowed,
+        )
+    )
+    log.info("model.loaded", seconds=round(time.monotonic() - started, 1), **asdict(runner.info))
+    return runner
+
+
+class GpuWorker:
+    """One engine and what surrounds it."""
+
+    def __init__(self, settings: Settings, runner: Runner, database: Database) -> None:
+        self._settings = settings
+        self._database = database
+        model, timing = settings.model, settings.worker
+        self._info = runner.info
+        self._identity = WorkerIdentity(
+            slot=timing.slot,
+            boot_id=new_id("boot"),
+            model=model.public_name,
+            lease_seconds=timing.lease,
+        )
+        self._sizes = LaneSizes.for_rows(model.max_rows, model.express_rows)
+        self._shares = LaneShares(self._sizes)
+        self._held = Leases()
+        self._shards = ShardRunner(
+            database=database,
+            codec=runner.codec,
+            info=self._info,
+            identity=self._identity,
+            held=self._held,
+            claim_rows=self._sizes.claim_rows,
+        )
+        self.engine = Engine(
+            runner,
+            EngineConfig(
+                max_rows=model.max_rows,
+                max_batch_tokens=model.max_batch_tokens,
+                max_wait=model.max_wait,
+                express_rows=model.express_rows,
+            ),
+            on_admit=self._shards.on_admit,
+        )
+        self._committer = Committer(database, lease_seconds=timing.lease, on_lost=self._shards.lose)
+        self._shards.attach(self.engine, self._committer)
+        self._heartbeat = Heartbeat(
+            database=database,
+            identity=self._identity,
+            held=self._held,
+            runner=self._shards,
+            timing=HeartbeatTiming(timing.heartbeat, timing.self_fence),
+            stats=self.stats,
+            on_replaced=self._replaced,
+        )
+        self._poller = Poller(self._shards, self._shares, timing.poll)
+        self._watchdog = Watchdog(
+            engine=self.engine,
+            limit=timing.watchdog,
+            threads=[self._committer.alive, self._heartbeat.alive, self._poller.alive],
+        )
+        self._draining = threading.Event()
+        self._consumer_over = threading.Event()
+        self._stop_lock = threading.Lock()
+        self._stopped = False
+        self._wake_ups: WakeUps | None = None
+
+    def start(self) -> None:
+        """Claims begin here, broker or not."""
+        # Celery installs its own handlers, but only once it has reached the broker.
+        signal.signal(signal.SIGTERM, self._on_shutdown)
+        signal.signal(signal.SIGINT, self._on_shutdown)
+        self.engine.start()
+        self._committer.start()
+        self._register()
+        self._heartbeat.start()
+        self._poller.start()
+        self._watchdog.start()
+
+    def consume(self) -> None:
+        """Take wake-ups from the broker until SIGTERM."""
+        broker = self._settings.broker
+        assert broker.url is not None  # noqa: S101  checked by `run`
+        url = broker.url.get_secret_value()
+        queues = [make_queue(self._identity.model, lane) for lane in LANES]
+        app = make_app(url, broker.key_prefix, queues)
+        self._wake_ups = WakeUps(url, broker.key_prefix)
+        generate.register(app, self._shards, self._shares, self._wake_ups, self._identity.model)
+        # A receiver makes Celery leave logging to us.
+        signals.setup_logging.connect(_keep_logging, weak=False)
+        signals.worker_ready.connect(_consumer_ready, weak=False)
+        signals.worker_shutting_down.connect(self._on_shutdown, weak=False)
+        consumer = _celery_worker(app, self._identity.slot, self._sizes.threads)
+        try:
+            consumer.start()
+        finally:
+            self._consumer_over.set()
+
+    def stop(self) -> None:
+        """Store what is there, release the rest, end every thread. Idempotent."""
+        with self._stop_lock:
+            if self._stopped:
+                return
+            self._stopped = True
+            self._drain()
+            self._watchdog.stop()
+            self._poller.stop()
+            self._heartbeat.stop()
+            self.engine.stop()
+            self._committer.stop(timeout=2 * LAST_WAIT)
+            self._await_releases()
+            if self._wake_ups is not None:
+                self._wake_ups.close()
+            log.info("worker.stopped", slot=self._identity.slot)
+
+    def stats(self) -> Mapping[str, object]:
+        """What `/stats` and `/metrics` show of this worker."""
+        return {**asdict(self.engine.stats()), "leases": len(self._held.all())}
+
+    def _register(self) -> None:
+        """Free the leases of this slot's earlier lives, and say who is here. Waits for the
+        database."""
+        who = self._identity
+        info = {
+            **asdict(self._info),
+            "version": __version__,
+            "threads": {"bulk": self._sizes.bulk, "express": self._sizes.express},
+        }
+        backoff = 0.5
+        while True:
+            try:
+                with self._database.begin() as conn:
+                    fleet.register(conn, who.slot, who.boot_id, who.model, info)
+                    freed = sql.release_slot(conn, who.slot, who.boot_id)
+                log.info("worker.registered", slot=who.slot, model=who.model, freed=freed)
+                return
+            except Unavailable as error:
+                log.warning("worker.waiting", reason=error.message)
+                time.sleep(backoff)
+                backoff = min(backoff * 2, 10)
+
+    def _on_shutdown(self, *_: object, **__: object) -> None:
+        """Runs in a signal handler, so it only starts a thread."""
+        threading.Thread(target=self._leave, name="leave", daemon=True).start()
+
+    def _leave(self) -> None:
+        """Drain, then end the process where Celery does not: it may be waiting for a broker."""
+        self._drain()
+        if not self._consumer_over.wait(LAST_WAIT):
+            self.stop()
+            os._exit(0)
+
+    def _drain(self) -> None:
+        """Stop claiming, finish what runs within the grace period, give back the rest."""
+        if self._draining.is_set():
+            return
+        self._draining.set()
+        log.info("worker.draining", leases=len(self._held.all()))
+        self._shards.drain()
+        self.engine.drain()
+        deadline = time.monotonic() + self._settings.worker.grace
+        for lease in self._held.all():
+            lease.wait(max(0.0, deadline - time.monotonic()))
+        for lease in self._held.all():
+            self._shards.abort(lease.open_ids())
+
+    def _await_releases(self) -> None:
+        """The threads that ran the shards release them; they are not ours to join."""
+        deadline = time.monotonic() + LAST_WAIT
+        while self._held.all() and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def _replaced(self) -> None:
+        """Another process registered under this slot: leave at once, it has our leases."""
+        os._exit(75)
+
+
+def _keep_logging(**_: object) -> None:
+    """`telemetry.configure` has done it."""
+
+
+def _consumer_ready(**_: object) -> None:
+    log.info("consumer.ready")
+
+
+def _celery_worker(app: Celery, slot: str, threads: int) -> Any:
+    # As root Celery warns of what pickle could do; messages here are JSON.
+    warnings.simplefilter("ignore", SecurityWarning)
+    return app.Worker(
+        hostname=f"{slot}@penstock",
+        pool="threads",
+        concurrency=threads,
+        loglevel=None,
+        purge=True,  # a broken message would otherwise be restored and end every next worker
+        without_gossip=True,  # both are the known triggers of hangs after a Redis restart
+        without_mingle=True,
+        quiet=True,
+    )
