@@ -53,6 +53,13 @@ class ChatMessage(BaseModel):
     content: str
 
 
+class BatchRequest(BatchFields):
+    """The whole `/batch-generate` body. The service itself checks `messages` one by one, so that a
+    wrong one fails alone."""
+
+    messages: list[str | list[ChatMessage]] = Field(min_length=1)
+
+
 class Accepted(BaseModel):
     """202: the job is stored."""
 

@@ -1,0 +1,75 @@
+"""Puts parsed work into storage and wakes a worker: jobs and chats alike.
+
+Knows storage and the queue's names; knows no HTTP.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from api.dependencies import Parts
+from penstock.errors import IdempotencyMismatch, ModelNotFound, NotFound
+from penstock.telemetry import get_logger
+from storage import fleet, reading
+from storage.intake import IdempotentReplay
+from storage.records import Batch
+
+log = get_logger(__name__)
+
+
+Create = Callable[[Connection], Batch]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The batch of a post; `replayed` when an earlier post with the same key made it."""
+
+    batch: Batch
+    replayed: bool
+
+
+def body_hash(body: bytes | bytearray) -> str:
+    return hashlib.sha256(body).hexdigest()
+
+
+def resolve_model(conn: Connection, asked: str | None, configured: str) -> str:
+    """The configured model, which needs no live worker, or one that a live worker serves."""
+    if asked is None or asked == configured:
+        return configured
+    served = {worker.model for worker in fleet.workers(conn)}
+    if asked in served:
+        return asked
+    names = ", ".join(sorted(served | {configured}))
+    raise ModelNotFound(f"There is no such model; served: {names}.", param="model")
+
+
+async def store(parts: Parts, create: Create, digest: str | None) -> Stored:
+    """Run `create` in one transaction, then wake a worker; or find what its key made before."""
+    try:
+        batch = await parts.offload.store(create)
+    except IdempotentReplay as replay:
+        if replay.batch.body_hash != digest:
+            raise IdempotencyMismatch(param="Idempotency-Key") from None
+        return Stored(replay.batch, replayed=True)
+    parts.wake_ups.send(None, batch.model, batch.lane.value)
+    parts.metrics.count_accepted(batch.model, batch.total)
+    log.info("batch.accepted", batch=batch.id, kind=batch.kind, total=batch.total)
+    return Stored(batch, replayed=False)
+
+
+async def load(parts: Parts, owner: str, batch_id: str) -> Batch:
+    """The owner's batch. Raises `NotFound`."""
+    batch = await parts.offload.read(lambda conn: reading.get_batch(conn, owner, batch_id))
+    if batch is None:
+        raise NotFound("There is no job under this id.")
+    return batch
+
+
+def headers_of(stored: Stored) -> dict[str, str]:
+    """Where the job is, and whether this post made it."""
+    replayed = {"Idempotent-Replayed": "true"} if stored.replayed else {}
+    return {"Location": f"/batch-result/{stored.batch.id}", **replayed}

@@ -1,0 +1,21 @@
+"""What the HTTP side is told at its start: plain values. Reads no settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ApiConfig:
+    """Limits and names. Times are seconds. No `key_hashes` means that nobody is asked for a key."""
+
+    model: str  #: public name of the configured model
+    key_hashes: tuple[bytes, ...] = ()  #: SHA-256 of each accepted key
+    max_body_bytes: int = 200_000_000
+    max_prompts: int = 50_000
+    max_prompt_bytes: int = 512_000
+    max_bytes_in_flight: int = 400_000_000
+    max_waiting: int = 1_000
+    chat_timeout: float = 120
+    max_history_turns: int = 10
+    database_connections: int = 10  #: the pool that the threads here have to fit in

@@ -1,0 +1,147 @@
+"""Jobs as answers: status, progress, and responses in input order, page by page.
+
+Each page is a read of its own, so that a slow client holds no connection and no job is in memory
+as a whole. Knows no HTTP.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Final
+
+from sqlalchemy import Connection
+
+from api.offload import Offload
+from penstock.schemas.batch import BatchResult, JobStatus, JobSummary, Progress, Usage
+from storage import reading
+from storage.records import Batch, ResultRow
+from storage.states import TERMINAL_BATCH, BatchStatus
+
+FIRST_PAGE: Final = 64  # prompts read at once, before it is known how long their answers are
+MAX_PAGE: Final = 1_000
+PAGE_BYTES: Final = 1_000_000  # of one piece; a slow client's is held until it is taken
+
+
+def is_finished(batch: Batch) -> bool:
+    return batch.status in TERMINAL_BATCH
+
+
+def job_status(batch: Batch) -> JobStatus:
+    """What a client sees: a job that is not finished is processing."""
+    return JobStatus(batch.status.value) if is_finished(batch) else JobStatus.PROCESSING
+
+
+def is_queued(batch: Batch) -> bool:
+    return batch.status in (BatchStatus.VALIDATING, BatchStatus.QUEUED)
+
+
+def progress_of(batch: Batch) -> Progress:
+    return Progress(total=batch.total, completed=batch.completed, failed=batch.failed)
+
+
+def summary_of(batch: Batch) -> JobSummary:
+    return JobSummary(
+        request_id=batch.id,
+        status=JobStatus.QUEUED if is_queued(batch) else job_status(batch),
+        model=batch.model,
+        progress=progress_of(batch),
+        created_at=batch.created_at.timestamp(),
+        metadata=dict(batch.metadata),
+    )
+
+
+def result_of(batch: Batch, offset: int | None = None) -> BatchResult:
+    """The job without its responses."""
+    return BatchResult(
+        request_id=batch.id,
+        status=job_status(batch),
+        progress=progress_of(batch),
+        usage=Usage(
+            prompt_tokens=batch.prompt_tokens,
+            completion_tokens=batch.completion_tokens,
+            total_tokens=batch.prompt_tokens + batch.completion_tokens,
+        ),
+        eta_seconds=_eta(batch),
+        processing_time=_processing_time(batch),
+        metadata=dict(batch.metadata),
+        offset=offset,
+    )
+
+
+def _eta(batch: Batch) -> float | None:
+    done = batch.completed + batch.failed
+    if is_finished(batch) or batch.started_at is None or not done:
+        return None
+    elapsed = (batch.now - batch.started_at).total_seconds()
+    return round(max(elapsed, 0.0) / done * (batch.total - done), 1)
+
+
+def _processing_time(batch: Batch) -> float | None:
+    if batch.finished_at is None:
+        return None
+    start = batch.started_at or batch.created_at
+    return round(max((batch.finished_at - start).total_seconds(), 0.0), 3)
+
+
+def render_head(batch: Batch, offset: int | None = None) -> bytes:
+    """The job as a JSON object, without members that do not apply."""
+    head = result_of(batch, offset).model_dump(mode="json", exclude_none=True)
+    if not is_finished(batch):
+        head.setdefault("eta_seconds", None)
+    return json.dumps(head).encode()
+
+
+async def render(
+    offload: Offload, batch: Batch, first: int, stop: int, offset: int | None
+) -> AsyncIterator[bytes]:
+    """The job with its responses and errors at positions `first` to `stop`, as pieces of JSON."""
+    errors: list[bytes] = []
+    piece = render_head(batch, offset)[:-1] + b', "responses": ['
+    start, page = first, FIRST_PAGE
+    while start < stop:
+        end = min(start + page, stop)
+        responses, failures = await offload.read(partial(_render_page, batch.id, start, end))
+        errors += failures
+        yield piece + responses
+        piece, start = b", ", end
+        page = max(1, min(MAX_PAGE, page * PAGE_BYTES // max(len(responses), 1)))
+    opening = piece if first >= stop else b""
+    yield opening + b'], "errors": [' + b", ".join(errors) + b"]}"
+
+
+async def resume(opening: list[bytes], pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Pieces that were taken already, then the rest."""
+    for piece in opening:
+        yield piece
+    async for piece in pieces:
+        yield piece
+
+
+def _render_page(
+    batch_id: str, start: int, end: int, conn: Connection
+) -> tuple[bytes, list[bytes]]:
+    rows = reading.results(conn, batch_id, start, end - start)
+    responses = [b"null"] * (end - start)
+    errors = []
+    for row in rows:
+        if row.error_code is None:
+            responses[row.position - start] = _dump(row.text)
+        else:
+            errors.append(_render_error(row))
+    return b", ".join(responses), errors
+
+
+def _render_error(row: ResultRow) -> bytes:
+    return _dump(
+        {
+            "index": row.position,
+            "code": row.error_code,
+            "message": row.error_message or "The prompt has no result.",
+        }
+    )
+
+
+def _dump(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode()

@@ -1,0 +1,88 @@
+"""The application over a real PostgreSQL and Redis, with and without a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+from starlette.testclient import TestClient
+
+from api.app import create_app
+from api.config import ApiConfig
+from storage import fleet
+from storage.database import Database
+from tests.contract.support import serving, working
+from tests.support import jobs
+from workers.queues import WakeUps
+
+CONFIG = ApiConfig(
+    model=jobs.MODEL,
+    max_body_bytes=2_000_000,
+    max_prompts=1_000,
+    max_prompt_bytes=10_000,
+    max_bytes_in_flight=8_000_000,
+    chat_timeout=20,
+)
+
+#: Makes clients of an application with other limits: `make_client(max_prompts=5)`.
+MakeClient = Callable[..., TestClient]
+
+
+@pytest.fixture
+def wake_ups(redis_url: str) -> Iterator[WakeUps]:
+    opened = WakeUps(redis_url, "test:")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def make_client(database: Database, wake_ups: WakeUps) -> Iterator[MakeClient]:
+    opened: list[TestClient] = []
+
+    def make(**limits: object) -> TestClient:
+        config = replace(CONFIG, **limits)  # type: ignore[arg-type]
+        client = TestClient(create_app(config, database, wake_ups))
+        client.__enter__()
+        opened.append(client)
+        return client
+
+    yield make
+    for client in opened:
+        client.__exit__(None, None, None)
+
+
+@pytest.fixture
+def client(make_client: MakeClient) -> TestClient:
+    return make_client()
+
+
+@pytest.fixture
+def worker(database: Database) -> Iterator[None]:
+    with working(database):
+        yield
+
+
+@pytest.fixture
+def registered(database: Database) -> None:
+    """A live worker's row."""
+    info = {
+        "name": jobs.MODEL,
+        "parameters": 7,
+        "memory_bytes": 4096,
+        "device": "cuda:0",
+        "quantization": "int4",
+        "context": 128,
+        "runner": "fake",
+    }
+    stats = {"tokens_per_s": 12.5, "running": {"bulk": 3, "express": 1}, "draining": False}
+    with database.begin() as conn:
+        fleet.register(conn, "slot-1", "boot-1", jobs.MODEL, info)
+        assert fleet.beat(conn, "slot-1", "boot-1", stats)
+
+
+@pytest.fixture
+def live(database: Database, wake_ups: WakeUps) -> Iterator[str]:
+    """The application under uvicorn on a port of its own, for what needs a real connection."""
+    with serving(create_app(CONFIG, database, wake_ups)) as url:
+        yield url

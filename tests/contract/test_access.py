@@ -1,0 +1,117 @@
+"""Keys, request ids, unknown routes and documentation."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from starlette.testclient import TestClient
+
+from api.dependencies import hash_key
+from tests.contract.conftest import MakeClient
+from tests.contract.support import check_shape
+from tests.support import jobs
+
+GUARDED = [
+    ("POST", "/batch-generate"),
+    ("GET", "/batch-generate"),
+    ("GET", "/batch-result/batch_00000000000000000000000000000000"),
+    ("POST", "/batch-generate/batch_00000000000000000000000000000000/cancel"),
+    ("POST", "/batch-generate/batch_00000000000000000000000000000000/retry-failed"),
+    ("POST", "/chat"),
+    ("GET", "/health"),
+    ("GET", "/stats"),
+]
+
+
+def test_with_keys_every_route_but_the_probes_asks_for_one(make_client: MakeClient) -> None:
+    client = make_client(key_hashes=(hash_key("first"), hash_key("sécond")))
+    bad = [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic Zmlyc3Q="}]
+
+    for method, path in GUARDED:
+        for headers in bad:
+            answer = client.request(method, path, headers=headers)
+            assert answer.status_code == 401, (method, path)
+            assert check_shape(answer)["code"] == "invalid_api_key"
+            assert answer.headers["WWW-Authenticate"] == "Bearer"
+    for path in ("/healthz", "/metrics", "/readyz"):
+        assert client.get(path).status_code != 401
+
+
+def test_any_of_the_keys_is_accepted(make_client: MakeClient) -> None:
+    client = make_client(key_hashes=(hash_key("first"), hash_key("second")))
+
+    for key in ("first", "second"):
+        headers = {"Authorization": f"Bearer {key}"}
+        assert client.get("/batch-generate", headers=headers).status_code == 200
+
+
+def test_a_key_of_any_bytes_is_no_5xx(make_client: MakeClient) -> None:
+    client = make_client(key_hashes=(hash_key("first"),))
+
+    answer = client.get("/stats", headers={b"Authorization": b"Bearer \xff\xfe\x80"})
+
+    assert answer.status_code == 401
+
+
+def test_a_sane_request_id_is_kept_and_any_other_replaced(client: TestClient) -> None:
+    kept = client.get("/healthz", headers={"X-Request-ID": "trace-1.a:b"})
+    assert kept.headers["X-Request-ID"] == "trace-1.a:b"
+    for bad in ("", "x" * 129, "a b", "<script>"):
+        given = client.get("/healthz", headers={"X-Request-ID": bad}).headers["X-Request-ID"]
+        assert re.fullmatch(r"req_[0-9a-f]{32}", given)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/nowhere", 404),
+        ("GET", "/", 404),
+        ("GET", "/%00", 404),
+        ("GET", "/batch-generate/", 404),
+        ("DELETE", "/batch-generate", 405),
+        ("PUT", "/chat", 405),
+    ],
+)
+def test_unknown_routes_and_methods_have_the_one_shape(
+    client: TestClient, method: str, path: str, status: int
+) -> None:
+    answer = client.request(method, path)
+
+    assert answer.status_code == status
+    check_shape(answer)
+
+
+def test_an_error_names_its_request(client: TestClient) -> None:
+    answer = client.get("/nowhere", headers={"X-Request-ID": "mine"})
+
+    assert answer.json()["instance"] == "urn:penstock:request:mine"
+
+
+def test_every_route_is_documented_with_its_body_and_errors(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+
+    schemas = document["components"]["schemas"]
+    body = document["paths"]["/batch-generate"]["post"]["requestBody"]
+    assert body["content"]["application/json"]["schema"]["$ref"].endswith("/BatchRequest")
+    assert body["content"]["application/json"]["examples"]
+    assert "messages" in schemas["BatchRequest"]["required"]
+    assert {"ErrorBody", "ErrorDetail", "ChatMessage", "ChatRequest"} <= schemas.keys()
+    for reference in re.findall(r'"#/components/schemas/(\w+)"', str(document).replace("'", '"')):
+        assert reference in schemas
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            assert operation["tags"], (method, path)
+            for status, answer in operation["responses"].items():
+                if int(status) >= 400 and path != "/readyz":
+                    assert "application/problem+json" in answer["content"], (method, path)
+    assert client.get("/docs").status_code == 200
+
+
+def test_the_examples_of_the_documentation_are_accepted(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    body = document["paths"]["/batch-generate"]["post"]["requestBody"]
+
+    for example in body["content"]["application/json"]["examples"].values():
+        value = {**example["value"], "model": jobs.MODEL}
+        assert client.post("/batch-generate", json=value).status_code == 202
