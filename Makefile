@@ -32,7 +32,7 @@ test: setup ## run every test (FAST=1 leaves out the slow ones, ARGS are pytest'
 check: setup ## lint, types, floors, generated docs, compose files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy penstock api workers batching models storage examples tests docs
+	$(BIN)/mypy penstock api workers batching models storage examples benchmarks deploy docs tests
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m docs.generate --check
 	$(BIN)/python -m deploy.check

@@ -1,0 +1,95 @@
+"""What a running stack tells about itself: `stack.json` for programs, rows for the user.
+
+Asks the API once for what the worker loaded. Knows no process.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from penstock.settings import DEFAULT_MODEL, Settings
+from penstock.stack.directory import DataDir
+from penstock.stack.model import resolve_model
+from penstock.stack.plan import Plan, bearer
+from penstock.stack.probe import get_json, reachable
+
+_HINT = "--model Qwen/Qwen3-0.6B --quantization int4"
+
+
+class StackFacts:
+    """The facts of one stack. Nothing is published before `ready`."""
+
+    def __init__(self, settings: Settings, directory: DataDir, plan: Plan) -> None:
+        self._settings = settings
+        self._directory = directory
+        self._plan = plan
+        self._model: Mapping[str, object] = {}
+        self._is_ready = False
+
+    @property
+    def api_url(self) -> str:
+        """Where clients on this machine reach the API."""
+        return _url(self._settings.api.host, self._settings.api.port)
+
+    @property
+    def flower_url(self) -> str:
+        """Where this machine reaches Flower."""
+        return _url(self._settings.flower.host, self._settings.flower.port)
+
+    def ready(self, pids: Mapping[str, int]) -> None:
+        """Learn what is served, and publish."""
+        self._model = self._ask()
+        self._is_ready = True
+        self.children_changed(pids)
+
+    def children_changed(self, pids: Mapping[str, int]) -> None:
+        """Publish the new process ids."""
+        if not self._is_ready:
+            return
+        self._directory.publish(
+            {
+                "api_url": self.api_url,
+                "flower_url": self.flower_url,
+                "ports": {"api": self._settings.api.port, "flower": self._settings.flower.port},
+                "data_dir": str(self._directory.root),
+                "logs": str(self._directory.logs),
+                "model": self._settings.model.public_name,
+                "database_url": self._plan.database_url,
+                "broker_url": self._plan.broker_url,
+                "pid": os.getpid(),
+                "children": dict(pids),
+            }
+        )
+
+    def rows(self) -> list[tuple[str, str]]:
+        """What a user wants to know now."""
+        model = self._settings.model
+        rows = [
+            ("API", f"{self.api_url}/docs"),
+            ("Flower", self.flower_url),
+            ("Data", str(self._directory.root)),
+            ("Logs", str(self._directory.logs)),
+            ("Model", self._fact("name") or model.public_name),
+            ("Quantization", self._fact("quantization") or model.quantization or "as loaded"),
+            ("Device", self._fact("device") or model.device or "as chosen"),
+        ]
+        if model.name == resolve_model(DEFAULT_MODEL):
+            rows.append(("A real model", f"penstock up {_HINT}"))
+        if not self._settings.api.keys:
+            rows.append(("Access", "this machine only; no keys are set"))
+        return [*rows, ("Stop", "Ctrl-C")]
+
+    def _fact(self, name: str) -> str:
+        value = self._model.get(name)
+        return value if isinstance(value, str) else ""
+
+    def _ask(self) -> Mapping[str, object]:
+        api = self._settings.api
+        model = get_json(api.host, api.port, "/stats", bearer(api)).get("model")
+        return model if isinstance(model, dict) else {}
+
+
+def _url(host: str, port: int) -> str:
+    name = reachable(host)
+    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
