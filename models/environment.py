@@ -9,7 +9,7 @@ import os
 import re
 from pathlib import Path
 
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+|[\w-]+")
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def prepare_environment(*, hub_allowed: bool) -> None:
@@ -17,7 +17,10 @@ def prepare_environment(*, hub_allowed: bool) -> None:
     os.environ["HF_HUB_OFFLINE"] = "0" if hub_allowed else "1"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    os.environ["HF_HUB_VERBOSITY"] = "error"
     os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+    # Else weights without safetensors would be taken from a proposal that nobody has accepted.
+    os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
     # Each thread that encodes is enough; the library's own threads hang a process that forks.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
 

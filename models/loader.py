@@ -61,26 +61,18 @@ def load(options: LoadOptions) -> PaddedRunner:
         torch.set_num_threads(options.threads)
     device = choose_device(options.device)
     quantization = options.quantization or default_quantization(device)
-    place: dict[str, Any] = {
-        "pretrained_model_name_or_path": _check(options),
-        "revision": options.revision,
-        "local_files_only": not options.hub_allowed,
-        "trust_remote_code": False,
-    }
+    dense = options.dense and quantization == "int4"
+    place = _check(options)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(**place)
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            use_safetensors=True, **place, **load_arguments(quantization, device)
-        )
+        model, tokenizer = _read(place, options, quantization, device)
         parameters = true_parameters(model)
-        if options.dense and quantization == "int4":
+        if dense:
             model = model.dequantize(dtype=compute_dtype(quantization, device))
     except torch.OutOfMemoryError as error:
         raise ModelError(f"{options.name} does not fit on {device} as {quantization}.") from error
     except Exception as error:  # whatever a damaged or unknown model makes the libraries raise
         log.warning("model.not_loaded", name=options.name, exc_info=True)
         raise ModelError(f"{options.name} cannot be loaded: {_first_line(error)}") from error
-    model.eval()
     info = ModelInfo(
         name=options.name,
         parameters=parameters,
@@ -89,11 +81,28 @@ def load(options: LoadOptions) -> PaddedRunner:
         quantization=quantization,
         context=context_length(model.config, tokenizer),
         runner="padded",
-        notes=("int4 weights unpacked at load",) if options.dense else (),
+        notes=("int4 weights unpacked at load",) if dense else (),
     )
     runner = PaddedRunner(model, tokenizer, info)
     _warm_up(runner)
     return runner
+
+
+def _read(
+    place: str, options: LoadOptions, quantization: Quantization, device: torch.device
+) -> tuple[Any, Any]:
+    """The model and its tokenizer, from safetensors and without code of theirs."""
+    common: dict[str, Any] = {
+        "pretrained_model_name_or_path": place,
+        "revision": options.revision,
+        "local_files_only": not options.hub_allowed,
+        "trust_remote_code": False,
+    }
+    tokenizer: Any = AutoTokenizer.from_pretrained(**common)
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        use_safetensors=True, **common, **load_arguments(quantization, device)
+    )
+    return model.eval(), tokenizer
 
 
 def context_length(config: Any, tokenizer: Any) -> int:

@@ -78,12 +78,12 @@ class PaddedRunner:
                 raise
         # Out here the failed step's tensors are no longer held by the error's traceback.
         self.forget(plan.micro_batch)
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
         raise OutOfMemory
 
     def forget(self, micro_batch: int) -> None:
         self._live.pop(micro_batch, None)
-        if self._device.type == "cuda" and not self._live:
-            torch.cuda.empty_cache()
 
     def _prefill(self, plan: StepPlan) -> StepOutput:
         lengths = [len(row.prompt) for row in plan.admit]

@@ -1,15 +1,16 @@
 """A job into the database: batch, shards and requests in the caller's transaction, by COPY.
 
 Memory does not grow with the number of prompts. Knows nothing of what a prompt means: the caller
-says which cannot run, and they get their failed outcome here.
+says which cannot run, and they get their failed outcome here. Prompts of like length share a shard,
+so that micro-batches cut from a few shards are padded as little as if cut from the whole job.
 """
 
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain, islice
 
 from sqlalchemy import Connection, insert, literal, select, text
 from sqlalchemy.dialects.postgresql import insert as upsert
@@ -22,8 +23,9 @@ from storage.states import BatchStatus, RequestState, ShardState
 from storage.tables import SHARD_SIZE, batches, shards
 from storage.text import all_storable, require_storable, storable
 
-#: Shards of one COPY. Only a failed prompt's reason is kept until its end.
-_SHARDS_PER_COPY = 128
+#: Prompts of one COPY, which are sorted by length together, and about the most bytes of them.
+_COPY_PROMPTS = 128 * SHARD_SIZE
+_COPY_BYTES = 16 << 20
 
 _REQUESTS = "requests (batch_id, position, shard_id, state, messages)"
 _RESULTS = "results (batch_id, position, error_code, error_message)"
@@ -43,10 +45,13 @@ class IdempotentReplay(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _Failure:
+class _Encoded:
+    """A prompt's messages as a COPY field, or null and the reason why it cannot run."""
+
     position: int
-    code: str
-    message: str | None
+    messages: str
+    code: str | None = None
+    reason: str | None = None
 
 
 def find_idempotent(conn: Connection, owner: str, key: str) -> Batch | None:
@@ -76,12 +81,9 @@ def create_batch(conn: Connection, batch: NewBatch, prompts: Iterable[NewPrompt]
     _insert_batch(conn, batch)
     # 2. Requests and shards, chunk by chunk, as the iterable gives them.
     total = failed = 0
-    numbered = enumerate(prompts)
-    while (first := next(numbered, None)) is not None:
-        chunk = chain((first,), islice(numbered, _SHARDS_PER_COPY * SHARD_SIZE - 1))
-        copied, unfit = _store_chunk(conn, batch, first[0], chunk)
-        total += copied
-        failed += unfit
+    for chunk in _chunks(prompts):
+        total += len(chunk)
+        failed += _store_chunk(conn, batch, chunk)
     # 3. Only now it is a job. One without a runnable prompt is ready to be finalized.
     status = BatchStatus.QUEUED if failed < total else BatchStatus.FINALIZING
     conn.execute(_ACCEPT, {"id": batch.id, "total": total, "failed": failed, "status": status})
@@ -120,61 +122,69 @@ def _insert_batch(conn: Connection, batch: NewBatch) -> None:
         raise IdempotentReplay(earlier)
 
 
-def _store_chunk(
-    conn: Connection, batch: NewBatch, start: int, prompts: Iterator[tuple[int, NewPrompt]]
-) -> tuple[int, int]:
-    """Copy the prompts; returns how many there were, and how many of them cannot run."""
-    ids = list(conn.execute(_SHARD_IDS, {"count": _SHARDS_PER_COPY}).scalars())
-    sizes = [0] * len(ids)
-    open_requests = [0] * len(ids)
-    failures: list[_Failure] = []
+def _chunks(prompts: Iterable[NewPrompt]) -> Iterator[list[_Encoded]]:
+    chunk: list[_Encoded] = []
+    size = 0
+    for position, prompt in enumerate(prompts):
+        chunk.append(_encode(position, prompt))
+        size += len(chunk[-1].messages)
+        if len(chunk) == _COPY_PROMPTS or size >= _COPY_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
 
-    def lines() -> Iterator[str]:
-        for position, prompt in prompts:
-            shard = (position - start) // SHARD_SIZE
-            sizes[shard] += 1
-            encoded, failure = _encode(position, prompt)
-            if failure is None:
-                open_requests[shard] += 1
-                state = RequestState.PENDING
-            else:
-                failures.append(failure)
-                state = RequestState.FAILED
-            yield f"{batch.id}\t{position}\t{ids[shard]}\t{state}\t{encoded}\n"
 
-    copy_rows(conn, _REQUESTS, lines())
-    used = [index for index, size in enumerate(sizes) if size]
+def _store_chunk(conn: Connection, batch: NewBatch, chunk: list[_Encoded]) -> int:
+    """Copy the prompts; returns how many of them cannot run."""
+    unfit = [prompt for prompt in chunk if prompt.code is not None]
+    fit = [prompt for prompt in chunk if prompt.code is None]
+    fit.sort(key=lambda prompt: len(prompt.messages))
+    ordered = fit + unfit  # the unfit need a shard, too, but no place among like lengths
+    shares = [ordered[start : start + SHARD_SIZE] for start in range(0, len(ordered), SHARD_SIZE)]
+    # In no order of length, so that a job's pace tells how long the rest will take.
+    random.Random(0).shuffle(shares)  # noqa: S311
+    ids = list(conn.execute(_SHARD_IDS, {"count": len(shares)}).scalars())
+    copy_rows(conn, _REQUESTS, _request_lines(batch.id, zip(ids, shares, strict=True)))
+    open_requests = [sum(prompt.code is None for prompt in share) for share in shares]
     conn.execute(
         insert(shards),
         [
             {
-                "id": ids[index],
+                "id": shard_id,
                 "batch_id": batch.id,
                 "model": batch.model,
                 "lane": batch.lane,
                 "priority": batch.priority,
-                "state": ShardState.READY if open_requests[index] else ShardState.DONE,
-                "remaining": open_requests[index],
+                "state": ShardState.READY if remaining else ShardState.DONE,
+                "remaining": remaining,
             }
-            for index in used
+            for shard_id, remaining in zip(ids, open_requests, strict=True)
         ],
     )
-    if failures:
-        copy_rows(conn, _RESULTS, (_failure_line(batch.id, failure) for failure in failures))
-    return sum(sizes), len(failures)
+    if unfit:
+        copy_rows(conn, _RESULTS, (_failure_line(batch.id, prompt) for prompt in unfit))
+    return len(unfit)
 
 
-def _encode(position: int, prompt: NewPrompt) -> tuple[str, _Failure | None]:
-    """The messages as a COPY field, null and a reason where there is none that can be stored."""
+def _request_lines(batch_id: str, shares: Iterable[tuple[int, list[_Encoded]]]) -> Iterator[str]:
+    for shard_id, share in shares:
+        for prompt in share:
+            state = RequestState.PENDING if prompt.code is None else RequestState.FAILED
+            yield f"{batch_id}\t{prompt.position}\t{shard_id}\t{state}\t{prompt.messages}\n"
+
+
+def _encode(position: int, prompt: NewPrompt) -> _Encoded:
     if prompt.messages is None:
         code = prompt.error_code or PromptError.INVALID_MESSAGE
-        return null(), _Failure(position, code, storable(prompt.error_message))
+        return _Encoded(position, null(), code, storable(prompt.error_message))
     if not all_storable(prompt.messages):
-        message = "The prompt has a NUL character or half of a surrogate pair."
-        return null(), _Failure(position, PromptError.INVALID_TEXT, message)
-    return field(json.dumps(prompt.messages, ensure_ascii=False, separators=(",", ":"))), None
+        reason = "The prompt has a NUL character or half of a surrogate pair."
+        return _Encoded(position, null(), PromptError.INVALID_TEXT, reason)
+    text = json.dumps(prompt.messages, ensure_ascii=False, separators=(",", ":"))
+    return _Encoded(position, field(text))
 
 
-def _failure_line(batch_id: str, failure: _Failure) -> str:
-    message = null() if failure.message is None else field(failure.message)
-    return f"{batch_id}\t{failure.position}\t{field(failure.code)}\t{message}\n"
+def _failure_line(batch_id: str, prompt: _Encoded) -> str:
+    code, reason = field(prompt.code or ""), prompt.reason
+    return f"{batch_id}\t{prompt.position}\t{code}\t{null() if reason is None else field(reason)}\n"

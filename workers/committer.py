@@ -109,10 +109,9 @@ class Committer(Background):
         backoff = 0.1
         while True:
             try:
-                with self._database.begin() as conn:
-                    return leases.commit(
-                        conn, lease.shard.id, lease.shard.epoch, outcomes, self._lease_seconds
-                    )
+                return self._database.transact(
+                    lambda conn: leases.commit(conn, *lease.key, outcomes, self._lease_seconds)
+                )
             except Unavailable as error:
                 log.warning("commit.delayed", shard=lease.shard.id, reason=error.message)
                 if self._stopping.is_set() and backoff > 1:

@@ -212,6 +212,7 @@ class GpuWorker:
         who = self._identity
         info = {
             **asdict(self._info),
+            "name": who.model,  # never a path of this machine
             "version": __version__,
             "threads": {"bulk": self._sizes.bulk, "express": self._sizes.express},
         }

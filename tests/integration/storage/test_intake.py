@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -61,6 +62,23 @@ def test_a_shard_carries_the_jobs_parameters_and_system_prompt(database: Databas
     assert (shard.params, shard.system) == (params, "Be brief.")
     assert shard.requests[0].messages == turns
     assert stored.metadata == {"run": "7"}
+
+
+def test_prompts_of_like_length_share_a_shard(database: Database) -> None:
+    lengths = [(number * 7919) % 500 for number in range(10 * SHARD_SIZE)]
+    prompts = (NewPrompt((("user", "x" * length),)) for length in lengths)
+    with database.begin() as conn:
+        intake.create_batch(conn, jobs.new_batch(), prompts)
+
+    spans = []
+    for shard in jobs.claim(database, limit=10):
+        of_shard = [lengths[request.position] for request in shard.requests]
+        spans.append((min(of_shard), max(of_shard)))
+
+    assert len(spans) == 10
+    ordered = sorted(spans)
+    assert all(low[1] <= high[0] for low, high in itertools.pairwise(ordered))
+    assert spans != ordered, "the pace of a job should not depend on how far it is"
 
 
 @pytest.mark.parametrize("size", [1, SHARD_SIZE, SHARD_SIZE + 1, 128 * SHARD_SIZE + 1])

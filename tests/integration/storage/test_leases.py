@@ -54,7 +54,7 @@ def test_a_claim_of_several_keeps_the_order(database: Database) -> None:
     claimed = jobs.claim(database, limit=5)
 
     assert [shard.batch_id for shard in claimed] == [high.id, high.id, low.id]
-    assert [len(shard.requests) for shard in claimed] == [SHARD_SIZE, 1, 1]
+    assert sorted(len(shard.requests) for shard in claimed[:2]) == [1, SHARD_SIZE]
 
 
 def test_lanes_and_models_do_not_mix(database: Database) -> None:
@@ -122,12 +122,13 @@ def test_positions_of_another_shard_are_left_alone(database: Database) -> None:
     jobs.store(database, SHARD_SIZE + 1)
     mine, other = jobs.claim(database, limit=2)
     jobs.admit(database, other)
+    foreign = other.requests[0].position
 
-    assert jobs.admit(database, mine, [SHARD_SIZE])
-    receipt = jobs.commit(database, mine, [SHARD_SIZE])
+    assert jobs.admit(database, mine, [foreign])
+    receipt = jobs.commit(database, mine, [foreign])
 
     assert (receipt.held, receipt.stored) == (True, 0)
-    assert _states(database)[SHARD_SIZE] == (SHARD_SIZE, "running", 1)
+    assert _states(database)[foreign] == (foreign, "running", 1)
 
 
 def test_a_commit_stores_outcomes_and_moves_the_counters(database: Database) -> None:

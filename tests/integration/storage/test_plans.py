@@ -121,7 +121,7 @@ def test_what_the_dispatcher_does_reads_by_index(long_queue: Database) -> None:
         "release_slot": lambda conn: leases.release_slot(conn, "slot", "next boot"),
         "ready_shards": lambda conn: reading.ready_shards(conn, 16),
         "lane_depths": reading.lane_depths,
-        "close_open": lambda conn: lifecycle.close_open(conn, 10),
+        "close_open": lambda conn: lifecycle.close_open(conn, 2),
         "expire_due": lifecycle.expire_due,
         "finalize": lifecycle.finalize,
     }

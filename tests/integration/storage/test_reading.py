@@ -61,7 +61,7 @@ def test_the_depth_of_each_lane_counts_what_is_open(database: Database) -> None:
     jobs.store(database, 1, lane=Lane.EXPRESS)
     (shard,) = jobs.claim(database)
     jobs.admit(database, shard)
-    jobs.commit(database, shard, [0, 1])
+    jobs.commit(database, shard, [request.position for request in shard.requests[:2]])
 
     with database.begin() as conn:
         bulk, express = reading.lane_depths(conn)

@@ -193,7 +193,8 @@ def test_a_booting_worker_frees_what_its_own_dead_boots_hold(database: Database)
     (old,) = jobs.claim(database, "slot", "boot-2")
     (own,) = jobs.claim(database, "slot", "boot-3")
     (foreign,) = jobs.claim(database, "other", "boot-1")
-    jobs.admit(database, old, [SHARD_SIZE])
+    running = old.requests[0].position
+    jobs.admit(database, old, [running])
 
     with database.begin() as conn:
         assert leases.release_slot(conn, "slot", "boot-3") == 2
@@ -201,7 +202,7 @@ def test_a_booting_worker_frees_what_its_own_dead_boots_hold(database: Database)
         named = [(shard.id, shard.epoch) for shard in (older, old, own, foreign)]
         assert leases.held(conn, named) == {own.id, foreign.id}
 
-    assert _requests(database)[SHARD_SIZE] == (SHARD_SIZE, "pending", 1, 1, 0)
+    assert _requests(database)[running] == (running, "pending", 1, 1, 0)
 
 
 @pytest.mark.parametrize("booting", [False, True])

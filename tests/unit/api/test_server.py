@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from api.server import bind, is_loopback
@@ -16,6 +18,15 @@ def test_loopback(host: str) -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.1", "", "example.com", "0x7f.1"])
 def test_anything_else_is_not(host: str) -> None:
     assert not is_loopback(host)
+
+
+def test_answers_do_not_wait_for_the_clients_acknowledgement() -> None:
+    with (
+        bind("127.0.0.1", 0) as listener,
+        socket.create_connection(listener.getsockname()),
+        listener.accept()[0] as accepted,
+    ):
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_an_address_of_nobody_is_one_sentence() -> None:

@@ -158,12 +158,16 @@ def test_the_context_is_the_least_that_makes_sense() -> None:
     assert context_length(made.config, words) == CONTEXT
 
 
-def test_only_a_name_of_the_hub_s_form_that_is_not_here_means_the_hub(tmp_path: Path) -> None:
+def test_only_a_name_of_the_hub_s_form_that_is_not_here_means_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "assets").mkdir()
+    monkeypatch.chdir(tmp_path)
     assert names_hub_model("Qwen/Qwen3-0.6B")
-    assert names_hub_model("gpt2") is False or not Path("gpt2").parent.is_dir()
-    assert not names_hub_model(str(tmp_path))
-    assert not names_hub_model(str(tmp_path / "typo"))
+    assert not names_hub_model("assets")
     assert not names_hub_model("assets/no-such-model")
+    assert not names_hub_model("no-such-model")
+    assert not names_hub_model(str(tmp_path / "no-such-model"))
 
 
 def test_a_process_prepared_without_the_hub_loads_offline_and_quietly(saved: Path) -> None:
