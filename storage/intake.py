@@ -8,9 +8,9 @@ so that micro-batches cut from a few shards are padded as little as if cut from 
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from math import isqrt
 
 from sqlalchemy import Connection, insert, literal, select, text
 from sqlalchemy.dialects.postgresql import insert as upsert
@@ -142,8 +142,7 @@ def _store_chunk(conn: Connection, batch: NewBatch, chunk: list[_Encoded]) -> in
     fit.sort(key=lambda prompt: len(prompt.messages))
     ordered = fit + unfit  # the unfit need a shard, too, but no place among like lengths
     shares = [ordered[start : start + SHARD_SIZE] for start in range(0, len(ordered), SHARD_SIZE)]
-    # In no order of length, so that a job's pace tells how long the rest will take.
-    random.Random(0).shuffle(shares)  # noqa: S311
+    shares = _evenly_paced(shares)
     ids = list(conn.execute(_SHARD_IDS, {"count": len(shares)}).scalars())
     copy_rows(conn, _REQUESTS, _request_lines(batch.id, zip(ids, shares, strict=True)))
     open_requests = [sum(prompt.code is None for prompt in share) for share in shares]
@@ -165,6 +164,17 @@ def _store_chunk(conn: Connection, batch: NewBatch, chunk: list[_Encoded]) -> in
     if unfit:
         copy_rows(conn, _RESULTS, (_failure_line(batch.id, prompt) for prompt in unfit))
     return len(unfit)
+
+
+def _evenly_paced(shares: list[list[_Encoded]]) -> list[list[_Encoded]]:
+    """Shards in order of length, as several sweeps up and down: neighbors stay alike, and a job's
+    pace so far tells how long the rest will take."""
+    sweeps = max(1, isqrt(len(shares)) // 2)
+    ordered: list[list[_Encoded]] = []
+    for sweep in range(sweeps):
+        part = shares[sweep::sweeps]
+        ordered += part[::-1] if sweep % 2 else part
+    return ordered
 
 
 def _request_lines(batch_id: str, shares: Iterable[tuple[int, list[_Encoded]]]) -> Iterator[str]:
