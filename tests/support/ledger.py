@@ -40,13 +40,18 @@ class Ledger:
 
 
 def read_ledger(conn: Connection) -> Ledger:
-    request = tables.requests.c
+    """By key, so that the same history reads the same every time."""
+    request, result = tables.requests.c, tables.results.c
     columns = [column for column in request if column is not request.messages]
+    batches = select(tables.batches).order_by(tables.batches.c.id)
+    shards = select(tables.shards).order_by(tables.shards.c.id)
+    requests = select(*columns).order_by(request.batch_id, request.position)
+    results = select(tables.results).order_by(result.batch_id, result.position)
     return Ledger(
-        batches={row.id: row for row in conn.execute(select(tables.batches))},
-        shards={row.id: row for row in conn.execute(select(tables.shards))},
-        requests={(row.batch_id, row.position): row for row in conn.execute(select(*columns))},
-        results={(row.batch_id, row.position): row for row in conn.execute(select(tables.results))},
+        batches={row.id: row for row in conn.execute(batches)},
+        shards={row.id: row for row in conn.execute(shards)},
+        requests={(row.batch_id, row.position): row for row in conn.execute(requests)},
+        results={(row.batch_id, row.position): row for row in conn.execute(results)},
     )
 
 

@@ -1,0 +1,1 @@
+"""The shortest useful program."""
