@@ -22,12 +22,18 @@ class Watchdog(Background):
     """Looks once a second. `limit` is in seconds."""
 
     def __init__(
-        self, *, engine: Engine, limit: float, threads: Sequence[Callable[[], bool]]
+        self,
+        *,
+        engine: Engine,
+        limit: float,
+        threads: Sequence[Callable[[], bool]],
+        exit_process: Callable[[int], object] = os._exit,
     ) -> None:
         super().__init__("watchdog")
         self._engine = engine
         self._limit = limit
         self._threads = threads
+        self._exit_process = exit_process
 
     def _run(self) -> None:
         while not self._stopping.wait(1.0):
@@ -42,4 +48,4 @@ class Watchdog(Background):
     def _exit(self, event: str, **fields: object) -> None:
         if not self._stopping.is_set():
             log.error(event, **fields)
-            os._exit(EXIT_STUCK)
+            self._exit_process(EXIT_STUCK)
