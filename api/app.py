@@ -16,7 +16,7 @@ from api.body import BodyBudget
 from api.config import ApiConfig
 from api.dependencies import Parts, hash_key
 from api.metrics import Metrics
-from api.middleware import RequestContext
+from api.middleware import OwnNamesOnly, RequestContext
 from api.offload import Offload
 from api.probes import Probes
 from api.routes import batches, chat, health, results
@@ -67,6 +67,8 @@ def create_app(config: ApiConfig, database: Database, wake_ups: WakeUps) -> Fast
     Instrumentator(
         registry=metrics.registry, excluded_handlers=["/metrics", "/healthz"]
     ).instrument(app)
+    if config.own_names_only:
+        app.add_middleware(OwnNamesOnly)
     app.add_middleware(RequestContext)  # last, so outermost
     return app
 
@@ -110,6 +112,7 @@ def _config(settings: Settings) -> ApiConfig:
     return ApiConfig(
         model=settings.model.public_name,
         key_hashes=tuple(hash_key(key.get_secret_value()) for key in api.keys),
+        own_names_only=not api.keys,
         max_body_bytes=api.max_body_bytes,
         max_prompts=api.max_prompts,
         max_prompt_bytes=api.max_prompt_bytes,

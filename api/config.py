@@ -11,6 +11,9 @@ class ApiConfig:
 
     model: str  #: public name of the configured model
     key_hashes: tuple[bytes, ...] = ()  #: SHA-256 of each accepted key
+    #: Answer only to names of this machine: a web page that gave its own name this machine's
+    #: address (DNS rebinding) could else use a server that asks for no key.
+    own_names_only: bool = False
     max_body_bytes: int = 200_000_000
     max_prompts: int = 50_000
     max_prompt_bytes: int = 512_000

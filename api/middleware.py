@@ -10,7 +10,8 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.errors import internal_problem, respond
+from api.errors import Problem, internal_problem, respond
+from api.server import is_loopback
 from penstock.ids import new_id
 from penstock.telemetry import get_logger
 
@@ -19,6 +20,28 @@ log = get_logger(__name__)
 HEADER: Final = "X-Request-ID"
 SANE: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 FRAMES: Final = 5  # of a traceback, innermost
+
+
+class OwnNamesOnly:
+    """Refuses requests that were sent to a name other than this machine's own."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or is_loopback(_host_of(Headers(scope=scope))):
+            await self._app(scope, receive, send)
+            return
+        refused = Problem(
+            400, "unknown_host", "Without keys only localhost is answered.", param="Host"
+        )
+        await respond(refused, scope["penstock.request_id"])(scope, receive, send)
+
+
+def _host_of(headers: Headers) -> str:
+    """The host a client asked for, without its port."""
+    host = headers.get("host", "")
+    return host.partition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
 
 
 class RequestContext:

@@ -276,6 +276,8 @@ def _consumer_ready(**_: object) -> None:
 def _celery_worker(app: Celery, slot: str, threads: int) -> Any:
     # As root Celery warns of what pickle could do; messages here are JSON.
     warnings.simplefilter("ignore", SecurityWarning)
+    # Celery reads it once: its other shutdowns are not implemented on threads.
+    os.environ.pop("REMAP_SIGTERM", None)
     return app.Worker(
         hostname=f"{slot}@penstock",
         pool="threads",

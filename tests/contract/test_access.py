@@ -54,6 +54,17 @@ def test_a_key_of_any_bytes_is_no_5xx(make_client: MakeClient) -> None:
     assert answer.status_code == 401
 
 
+def test_without_keys_only_names_of_this_machine_are_answered(make_client: MakeClient) -> None:
+    client = make_client(own_names_only=True)
+
+    for host in ("localhost", "localhost:8000", "127.0.0.1:1", "[::1]:8000", "[::1]"):
+        assert client.get("/healthz", headers={"Host": host}).status_code == 200, host
+    for host in ("rebound.example", "rebound.example:8000", "10.0.0.1", "localhost.example", ""):
+        answer = client.get("/healthz", headers={"Host": host})
+        assert answer.status_code == 400, host
+        assert check_shape(answer)["param"] == "Host"
+
+
 def test_a_sane_request_id_is_kept_and_any_other_replaced(client: TestClient) -> None:
     kept = client.get("/healthz", headers={"X-Request-ID": "trace-1.a:b"})
     assert kept.headers["X-Request-ID"] == "trace-1.a:b"
