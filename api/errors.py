@@ -138,7 +138,7 @@ def invalid_fields(found: Sequence[Any]) -> e.InvalidRequest:
     """The first of pydantic's errors as one sentence that names the field."""
     first = found[0]
     path = [str(part) for part in first["loc"] if part != "[key]"]
-    if path and path[0] in LOCATIONS:
+    if len(path) > 1 and path[0] in LOCATIONS:
         path = path[1:]
     param = printable(".".join(path)) or None
     if first["type"] == "extra_forbidden":

@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from api.errors import invalid_fields, printable
-from api.json_body import parse_object
+from api.json_body import memory_of, parse_object
 from penstock.errors import InvalidRequest, PromptError
 from penstock.schemas.batch import BatchFields
 from penstock.schemas.sampling import SamplingFields
@@ -30,14 +30,17 @@ MAX_KEY: Final = 255  # characters of an Idempotency-Key
 
 @dataclass(frozen=True, slots=True)
 class ParsedJob:
-    """A `/batch-generate` body. `messages` are as they came."""
+    """A `/batch-generate` body. `messages` are as they came; `memory`: about the most bytes that
+    they take."""
 
     fields: BatchFields
     messages: list[object]
+    memory: int
 
 
 def parse_job(body: bytearray, max_prompts: int) -> ParsedJob:
     """Read a job and empty `body`. Raises `InvalidRequest` and its kin."""
+    memory = memory_of(body)
     members = parse_object(body, long_list="messages", most=max_prompts)
     messages = members.pop("messages", None)
     if not isinstance(messages, list):
@@ -45,7 +48,7 @@ def parse_job(body: bytearray, max_prompts: int) -> ParsedJob:
         raise InvalidRequest(f"`messages` {problem}.", param="messages")
     if not messages:
         raise InvalidRequest("`messages` is empty.", param="messages")
-    return ParsedJob(parse_fields(BatchFields, members), messages)
+    return ParsedJob(parse_fields(BatchFields, members), messages, memory)
 
 
 def parse_fields(schema: type[Fields], members: dict[str, object]) -> Fields:

@@ -15,7 +15,9 @@ from penstock.errors import InvalidRequest, TooLarge
 
 #: Every comma, bracket and brace may become an object of some 60 bytes in memory.
 MAX_MARKS: Final = 20_000_000
-MARKS: Final = (b",", b"[", b"{")
+BYTES_OF_A_MARK: Final = 60
+#: One element holds the interpreter until it is read, and only nesting makes that long.
+MAX_OPENINGS: Final = 2_000_000
 SPACE: Final = re.compile(r"[ \t\n\r]*")
 
 
@@ -75,6 +77,16 @@ class _Reader:
         return found
 
 
+def memory_of(body: bytes | bytearray) -> int:
+    """About the most bytes that the values in `body` may take once it is read. Raises `TooLarge`
+    where they are more than are read at once."""
+    openings = body.count(b"[") + body.count(b"{")
+    marks = openings + body.count(b",")
+    if openings > MAX_OPENINGS or marks > MAX_MARKS:
+        raise TooLarge("The body has more JSON values than are read at once.")
+    return marks * BYTES_OF_A_MARK
+
+
 def parse_object(
     body: bytearray, *, long_list: str | None = None, most: int = 0
 ) -> dict[str, object]:
@@ -83,8 +95,7 @@ def parse_object(
     Raises `MalformedBody`, `TooLarge`, and `InvalidRequest` where `long_list` has more than `most`
     elements.
     """
-    if sum(body.count(mark) for mark in MARKS) > MAX_MARKS:
-        raise TooLarge("The body has more JSON values than are read at once.")
+    memory_of(body)
     try:
         text = body.decode("utf-8", "surrogatepass")
         body.clear()

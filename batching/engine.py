@@ -37,6 +37,9 @@ LONGEST_BACKOFF = 2.0
 LONGEST_WAIT = 1.0  #: of an idle loop, in seconds
 COMMANDS_AT_ONCE = 1_000  #: read between two steps
 JOIN_TIMEOUT = 30.0
+#: Requests that failed by themselves, one after the other. A device in a broken state fails all it
+#: is given, and faster than anybody could look: better to end, and leave the rest in the queue.
+MAX_FAILURES_IN_A_ROW = 16
 
 
 def admit_all(ids: Sequence[str]) -> Set[str]:
@@ -51,7 +54,8 @@ class _Ticket:
 
 
 class Engine:
-    """Runs requests on a runner. Every submitted request ends in exactly one `on_done`.
+    """Runs requests on a runner. Every submitted request ends in exactly one `on_done`; when the
+    loop dies, or gives up a runner that fails at everything, that is as cancelled.
 
     Callbacks run on the engine's thread and must be quick; what they raise is logged. `on_admit` is
     called before a prefill with the ids that were not admitted yet: it makes the admission durable
@@ -239,6 +243,8 @@ class Engine:
                 code = PromptError.ENGINE
                 message = f"The model raised {type(error).__name__} on this prompt."
             self._finish(sequence, FinishReason.ERROR, error=code, message=message)
+        if self._failures_in_a_row >= MAX_FAILURES_IN_A_ROW:
+            raise RuntimeError("the runner fails at whatever it is given")
 
     def _forget(self, micro_batch: int) -> None:
         try:

@@ -134,7 +134,8 @@ class Scheduler:
         limit = self.limit.rows
         total = limit + self._config.express_rows - sum(self._running.values())
         if lane is EngineLane.EXPRESS:
-            return total
+            # The rows kept for it come on top of bulk's; what the device can hold binds it, too.
+            return min(total, limit)
         free = limit - self._running[lane]
         worth_it = free >= FREE_SHARE * limit
         return min(free, total) if worth_it or not self._running[lane] else 0

@@ -9,7 +9,7 @@ import socket
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, SecretStr, field_validator
+from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 Quantization = Literal["int4", "int8", "fp16", "bf16", "fp32"]
@@ -127,6 +127,12 @@ class WorkerSettings(BaseModel):
     watchdog: float = Field(
         default=300, gt=0, description="A process whose engine makes no step for this long exits."
     )
+
+    @model_validator(mode="after")
+    def _in_order(self) -> WorkerSettings:
+        if not self.heartbeat < self.self_fence < self.lease:
+            raise ValueError("heartbeat has to be less than self_fence, and that less than lease")
+        return self
 
 
 class DispatcherSettings(BaseModel):

@@ -170,6 +170,11 @@ _HELD = text("""
     WHERE s.state = 'leased'
 """)
 
+_OF_BOOT = text("""
+    SELECT id, epoch FROM shards
+    WHERE state = 'leased' AND slot = :slot AND boot_id = :boot_id
+""")
+
 _EXTEND_ALL = text("""
     WITH live AS (
         SELECT id FROM shards WHERE state = 'leased' ORDER BY id FOR NO KEY UPDATE
@@ -270,6 +275,12 @@ def heartbeat(conn: Connection, shards: Sequence[tuple[int, int]], lease: float)
 def held(conn: Connection, shards: Sequence[tuple[int, int]]) -> set[int]:
     """Those of these (shard, epoch) leases that still stand. Reads only, waits for nobody."""
     return set(conn.execute(_HELD, _leases(shards)).scalars())
+
+
+def of_boot(conn: Connection, slot: str, boot_id: str) -> set[tuple[int, int]]:
+    """Every (shard, epoch) that this life of a worker holds, by the database's account."""
+    rows = conn.execute(_OF_BOOT, {"slot": slot, "boot_id": boot_id})
+    return {(row.id, row.epoch) for row in rows}
 
 
 def extend_all(conn: Connection, lease: float) -> int:

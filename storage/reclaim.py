@@ -1,7 +1,9 @@
 """Leases taken back: given up in peace, run out, or left behind by a worker that died.
 
 A prompt that was running when its worker died carries a crash. Two of them, and it gets a shard of
-its own that an engine runs alone; three crashes alone prove that it is the cause.
+its own that an engine runs alone; three crashes alone prove that it is the cause. After each of
+them it gets a new shard at the end of the queue: a machine that goes down again and again must not
+meet the same prompt each time.
 """
 
 from __future__ import annotations
@@ -64,7 +66,8 @@ _RECLAIM = """
     ), judged AS (
         SELECT h.batch_id, h.position, h.shard_id, d.model, d.lane, d.priority, d.alone,
                d.alone AND h.crashes_alone + 1 >= :condemn AS poison,
-               CASE WHEN NOT d.alone AND h.crashes + 1 >= :isolate
+               CASE WHEN CASE WHEN d.alone THEN h.crashes_alone + 1 < :condemn
+                              ELSE h.crashes + 1 >= :isolate END
                    THEN nextval('shards_id_seq') END AS own_shard
         FROM hit h JOIN dead d ON d.id = h.shard_id
         WHERE h.state = 'running'

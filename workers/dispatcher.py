@@ -28,6 +28,8 @@ log = telemetry.get_logger(__name__)
 LOCK_KEY: Final = 0x50454E53  # "PENS"
 #: Wake-ups outstanding for each thread of the live workers.
 WAKE_UPS_PER_THREAD: Final = 2
+#: So many ticks without the database are an outage, and not a slow tick.
+GAP_TICKS: Final = 5
 RETENTION_INTERVAL: Final = 60.0  # seconds
 MAX_BACKOFF: Final = 10.0  # seconds
 
@@ -65,7 +67,7 @@ def run(settings: Settings) -> None:
         reap_interval=settings.dispatcher.reap_interval,
         retention=settings.dispatcher.retention,
         lease=settings.worker.lease,
-        gap=settings.worker.heartbeat,
+        gap=max(settings.worker.heartbeat, GAP_TICKS * settings.dispatcher.interval),
     )
     try:
         Dispatcher(database, wake_ups, timing).run(stopping)

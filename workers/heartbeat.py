@@ -54,6 +54,7 @@ class Heartbeat(Background):
         self._timing = timing
         self._stats = stats
         self._on_replaced = on_replaced
+        self._strays: set[tuple[int, int]] = set()
 
     def _run(self) -> None:
         last_extension = float("-inf")
@@ -75,6 +76,20 @@ class Heartbeat(Background):
                 keys = [lease.key for lease in leases]
                 kept = sql.heartbeat(conn, keys, self._identity.lease_seconds)
             self._settle(leases, kept, extended=True)
+        self._release_strays()
+
+    def _release_strays(self) -> None:
+        """Give back shards that are leased to this process and not known to it: the answer to
+        their claim was lost, or their release. Twice seen, since a claim may be on its way."""
+        who = self._identity
+        with self._database.begin() as conn:
+            leased = sql.of_boot(conn, who.slot, who.boot_id)
+        strays = leased - {lease.key for lease in self._held.all()}
+        for shard, epoch in sorted(strays & self._strays):
+            with self._database.begin() as conn:
+                sql.release(conn, shard, epoch)
+            log.warning("shard.found", shard=shard, epoch=epoch)
+        self._strays = strays
 
     def _check(self) -> None:
         """Learn of cancelled and reaped shards between two extensions."""

@@ -23,8 +23,10 @@ class LaneSizes:
 
     @classmethod
     def for_rows(cls, max_rows: int, express_rows: int) -> LaneSizes:
-        """Enough bulk shards to fill the engine and two to read ahead; a few for chats."""
-        return cls(bulk=math.ceil(max_rows / SHARD_ROWS) + 2, express=4, express_rows=express_rows)
+        """Enough bulk shards to fill the engine and two to read ahead; for chats as many as run at
+        once, since one that came alone keeps its thread to its end."""
+        bulk = math.ceil(max_rows / SHARD_ROWS) + 2
+        return cls(bulk=bulk, express=express_rows, express_rows=express_rows)
 
     @property
     def claim_rows(self) -> dict[Lane, int]:

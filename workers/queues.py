@@ -23,6 +23,7 @@ TASK: Final = "penstock.generate"
 LANES: Final = ("bulk", "express")
 #: Wake-ups that wait for a slow broker; more than this are dropped, the dispatcher resends.
 MAX_PENDING: Final = 256
+SOCKET_TIMEOUT: Final = 2.0  # seconds
 
 
 def queue_name(model: str, lane: str) -> str:
@@ -42,6 +43,8 @@ class WakeUps:
 
     def __init__(self, broker_url: str, key_prefix: str) -> None:
         self._app = make_app(broker_url, key_prefix)
+        # A hint is not worth a long wait, and the dispatcher's tick asks for the depth.
+        self._app.conf.broker_transport_options["socket_timeout"] = SOCKET_TIMEOUT
         self._pending: queue.Queue[tuple[int | None, str, str] | None] = queue.Queue(MAX_PENDING)
         self._thread = threading.Thread(target=self._run, name="wake-ups", daemon=True)
         self._thread.start()

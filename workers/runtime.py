@@ -66,6 +66,8 @@ def run(settings: Settings) -> None:
     finally:
         worker.stop()
         database.close()
+    if not worker.leaving:
+        raise StackError("Celery's consumer ended by itself; its reason is in the log.")
 
 
 def load_runner(settings: Settings) -> Runner:
@@ -150,6 +152,7 @@ class GpuWorker:
         )
         self._draining = threading.Event()
         self._consumer_over = threading.Event()
+        self.leaving = False  #: it was asked to end
         self._stop_lock = threading.Lock()
         self._stopped = False
         self._wake_ups: WakeUps | None = None
@@ -230,7 +233,10 @@ class GpuWorker:
                 backoff = min(backoff * 2, 10)
 
     def _on_shutdown(self, *_: object, **__: object) -> None:
-        """Runs in a signal handler, so it only starts a thread."""
+        """Runs in a signal handler, so it only starts a thread; once."""
+        if self.leaving:
+            return
+        self.leaving = True
         threading.Thread(target=self._leave, name="leave", daemon=True).start()
 
     def _leave(self) -> None:

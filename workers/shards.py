@@ -84,7 +84,7 @@ class ShardRunner:
         """Lease the next shard of a lane, or several small ones that together are no larger than
         a full one: a thousand jobs of one prompt each must not run one by one. Raises
         `Unavailable`."""
-        if self._draining.is_set():
+        if self._draining.is_set() or not self.engine.alive():
             return []
         claimed = self._claim(lane, 1, shard)
         if claimed and not claimed[0].alone:

@@ -1,5 +1,5 @@
-"""Ends a process that is stuck: an engine that makes no step or fails at all it is given, or a
-thread that died. Whoever started it starts it again, and its slot's leases are freed at once."""
+"""Ends a process that is stuck: an engine that makes no step or gave up, or a thread that died.
+Whoever started it starts it again, and the leases of its slot are freed at once."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from workers.background import Background
 log = get_logger(__name__)
 
 EXIT_STUCK: Final = 70
-#: Requests that failed one after the other: a device in a broken state fails all that come.
-MAX_FAILURES: Final = 16
 
 
 class Watchdog(Background):
@@ -37,11 +35,9 @@ class Watchdog(Background):
 
     def _run(self) -> None:
         while not self._stopping.wait(1.0):
-            stats = self._engine.stats()
-            if stats.last_step_age > self._limit:
-                self._exit("engine.stuck", seconds=round(stats.last_step_age))
-            if stats.failures_in_a_row >= MAX_FAILURES:
-                self._exit("engine.failing", requests=stats.failures_in_a_row)
+            age = self._engine.stats().last_step_age
+            if age > self._limit:
+                self._exit("engine.stuck", seconds=round(age))
             if not self._engine.alive() or not all(alive() for alive in self._threads):
                 self._exit("thread.died")
 

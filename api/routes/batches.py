@@ -41,6 +41,7 @@ async def submit(
         digest = await parts.offload.parse(lambda: accepting.body_hash(body)) if key else None
         most = parts.config.max_prompts
         job = await parts.offload.parse(lambda: intake.parse_job(body, most))
+        hold.take(job.memory)
         create = _creator(parts, owner, key, digest, job)
         stored = await accepting.store(parts, create, digest)
     return _accepted(stored)

@@ -52,7 +52,10 @@ async def chat(
         post = chats.ChatPost(owner, fields, key, digest)
         stored = await chats.store_chat(parts, post)
     if fields.wait:
-        answer = await _answer_while_connected(request, parts, stored.batch)
+        # Whoever sent a key may come back with it for the answer; of anybody else nobody is left.
+        answer = await _answer_while_connected(
+            request, parts, stored.batch, cancel_on_leave=key is None
+        )
         return JSONResponse(answer.model_dump(), 200, accepting.headers_of(stored))
     accepted = ChatAccepted(
         request_id=stored.batch.id, conversation_id=stored.batch.metadata[chats.CONVERSATION]
@@ -60,15 +63,18 @@ async def chat(
     return JSONResponse(accepted.model_dump(), 202, accepting.headers_of(stored))
 
 
-async def _answer_while_connected(request: Request, parts: Parts, batch: Batch) -> ChatAnswer:
-    """The answer; the job is cancelled when the client goes away first."""
+async def _answer_while_connected(
+    request: Request, parts: Parts, batch: Batch, *, cancel_on_leave: bool
+) -> ChatAnswer:
+    """The answer, unless the client goes away first."""
     started = time.monotonic()
     answering = asyncio.create_task(chats.answer(parts, batch))
     leaving = asyncio.create_task(_disconnected(request))
     try:
         await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if not answering.done():
-            await chats.abandon(parts, batch)
+            if cancel_on_leave:
+                await chats.abandon(parts, batch)
             raise ClientDisconnect
         answer = await answering
     except PenstockError as error:

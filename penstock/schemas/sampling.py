@@ -15,7 +15,7 @@ Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
 class SamplingFields(BaseModel):
     """Fields of a request that say how its answer is sampled. `temperature` 0 is greedy."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
 
     max_tokens: int = Field(default=200, ge=1, le=131_072, description="Most new tokens.")
     temperature: float = Field(default=0.7, ge=0, le=2, description="0 is greedy.")

@@ -136,6 +136,19 @@ def test_three_crashes_alone_condemn_a_prompt_and_the_job_goes_on(database: Data
     assert (ended.status, ended.failed) == (BatchStatus.FAILED, 1)
 
 
+def test_a_suspect_waits_behind_the_others_after_each_crash(database: Database) -> None:
+    jobs.store(database, 2)
+    for _ in range(2):
+        (shard,) = jobs.claim(database)
+        _crash(database, shard, [0, 1])
+    first: list[int] = []
+    for _ in range(4):
+        (shard,) = jobs.claim(database)
+        first.append(shard.requests[0].position)
+        _crash(database, shard, first[-1:])
+    assert first == [0, 1, 0, 1]
+
+
 def test_a_prompt_that_kills_every_worker_is_found_and_no_other_is_blamed(
     database: Database,
 ) -> None:

@@ -120,6 +120,21 @@ def test_work_that_nobody_confirms_is_dropped_by_the_workers_own_clock(
     unreachable.close()
 
 
+def test_a_shard_whose_claim_was_never_answered_is_given_back(
+    jobs: Jobs, bench: Bench, database: Database
+) -> None:
+    jobs.post(3)
+    lease = bench.claim()
+    bench.held.discard(lease)  # as if the connection had broken in the commit of the claim
+    bench.heartbeat.start()
+
+    def ready() -> bool:
+        with database.begin() as conn:
+            return bool(conn.execute(text("SELECT state FROM shards")).scalar_one() == "ready")
+
+    until("it is ready again", ready)
+
+
 def test_a_worker_whose_slot_was_taken_is_told(bench: Bench, database: Database) -> None:
     with database.begin() as conn:
         fleet.register(conn, "test-0", "boot-2", "fake", {})

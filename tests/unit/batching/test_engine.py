@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from batching.engine import Engine, admit_all
+from batching.engine import MAX_FAILURES_IN_A_ROW, Engine, admit_all
 from batching.requests import EngineConfig, EngineOutcome, EngineRequest
 from models.fake import FakeRunner
 from models.runner import FinishReason, Runner, SamplingParams, StepPlan
@@ -174,6 +174,38 @@ def test_rows_that_ran_out_of_memory_run_again_in_smaller_company_unnoticed() ->
     assert all(text == runner.answer(3) for text in client.streamed.values())
     assert all(outcome.completion_tokens == 3 for outcome in outcomes.values())
     assert sorted(admitted) == sorted(outcomes)
+
+
+@pytest.mark.parametrize("capacity", [1, 2, 4, 7])
+@pytest.mark.parametrize("lane", ["express", "bulk"])
+def test_every_request_ends_whatever_few_rows_the_device_can_hold(lane: str, capacity: int) -> None:
+    def fault(plan: StepPlan, ids: list[str]) -> None:
+        if len(ids) > capacity:
+            raise OutOfMemory
+
+    runner = ScriptedRunner(fault)
+    runner.gate.clear()
+    with running(runner) as client:
+        for number in range(20):
+            client.submit(f"r{number}", lane)
+        runner.gate.set()
+        outcomes = client.wait()
+    assert {outcome.finish for outcome in outcomes.values()} == {FinishReason.LENGTH}
+    assert len(runner.plans) < 300, "it tried the same again and again"
+
+
+def test_a_runner_that_fails_at_everything_is_given_up_and_the_rest_is_left() -> None:
+    def broken(plan: StepPlan, rows: list[str]) -> None:
+        raise RuntimeError("device-side assert triggered")
+
+    with running(ScriptedRunner(broken)) as client:
+        for number in range(60):
+            client.submit(f"r{number}")
+        outcomes = client.wait()
+        assert not client.engine.alive()
+    errors = [outcome for outcome in outcomes.values() if outcome.error is PromptError.ENGINE]
+    rest = [outcome for outcome in outcomes.values() if outcome.finish is FinishReason.CANCELLED]
+    assert (len(errors), len(rest)) == (MAX_FAILURES_IN_A_ROW, 60 - MAX_FAILURES_IN_A_ROW)
 
 
 def test_a_prompt_that_does_not_fit_alone_fails_and_the_rest_run() -> None:

@@ -13,6 +13,10 @@ def test_bulk_gets_a_thread_for_each_shard_that_fits_and_two_more(rows: int, bul
     assert LaneSizes.for_rows(rows, express_rows=8).bulk == bulk
 
 
+def test_as_many_chats_as_run_at_once_have_a_thread_each() -> None:
+    assert LaneSizes.for_rows(64, express_rows=8).express == 8
+
+
 def test_a_lane_that_is_full_refuses_at_once_and_leaves_the_other_alone() -> None:
     shares = LaneShares(LaneSizes(bulk=1, express=1, express_rows=8))
     assert shares.take(Lane.BULK)

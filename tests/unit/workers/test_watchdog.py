@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from batching.engine import Engine
+from batching.engine import MAX_FAILURES_IN_A_ROW, Engine
 from batching.requests import EngineConfig, EngineOutcome, EngineRequest
 from models.fake import FakeRunner
 from models.runner import SamplingParams, StepOutput, StepPlan
-from workers.watchdog import EXIT_STUCK, MAX_FAILURES, Watchdog
+from workers.watchdog import EXIT_STUCK, Watchdog
 
 Exits = queue.SimpleQueue[int]
 Watch = Callable[[Engine, Callable[[], bool]], Exits]
@@ -77,7 +77,7 @@ def test_an_engine_that_makes_no_step_ends_the_process(watch: Watch) -> None:
 def test_an_engine_that_fails_everything_ends_the_process(watch: Watch) -> None:
     engine = Engine(BrokenRunner(), EngineConfig())
     exits = watch(engine, lambda: True)
-    submit(engine, MAX_FAILURES)
+    submit(engine, MAX_FAILURES_IN_A_ROW)
     assert exits.get(timeout=10) == EXIT_STUCK
 
 
