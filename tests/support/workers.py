@@ -6,8 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,14 +26,6 @@ TIMING = {
     "PENSTOCK_DISPATCHER__INTERVAL": "0.2",
     "PENSTOCK_DISPATCHER__REAP_INTERVAL": "0.5",
 }
-
-
-def until(what: str, condition: Callable[[], bool], timeout: float = 40) -> None:
-    """Poll a condition of the real system; the test fails when it does not come."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"timed out: {what}"
-        time.sleep(0.02)
 
 
 @dataclass

@@ -60,6 +60,7 @@ def upgrade() -> None:
         ),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("expires_in", sa.Double(), nullable=True),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint("ending IN ('cancelled', 'expired')", name=op.f("ck_batches_ending")),
         sa.CheckConstraint("lane IN ('bulk', 'express')", name=op.f("ck_batches_lane")),

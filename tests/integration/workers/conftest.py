@@ -9,7 +9,8 @@ import pytest
 
 from storage import fleet
 from storage.database import Database
-from tests.support.workers import TIMING, Jobs, Processes, until
+from tests.support.waiting import until
+from tests.support.workers import TIMING, Jobs, Processes
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from models.fake import FakeRunner
 from storage import fleet
 from storage.database import Database
 from storage.states import Lane
-from tests.support.workers import Jobs, until
+from tests.support.waiting import until
+from tests.support.workers import Jobs
 from workers.committer import Committer
 from workers.heartbeat import Heartbeat, HeartbeatTiming
 from workers.lease import Lease, Leases

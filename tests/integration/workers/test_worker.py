@@ -13,7 +13,8 @@ from sqlalchemy import text
 from storage import lifecycle
 from storage.database import Database
 from storage.states import BatchStatus, Lane
-from tests.support.workers import Jobs, Processes, until
+from tests.support.waiting import until
+from tests.support.workers import Jobs, Processes
 from workers.queues import WakeUps, queue_name
 
 Wait = Callable[[int], None]
