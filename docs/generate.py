@@ -111,7 +111,8 @@ def _parameters(parameters: list[typing.Any]) -> Iterator[str]:
         is_argument = parameter.param_type_name == "argument"
         names = parameter.name.upper() if is_argument else ", ".join(_spellings(parameter))
         meaning = getattr(parameter, "help", None) or ""
-        if choices := typing.get_args(parameter.type_descriptor.annotation):
+        kinds = typing.get_args(parameter.type_descriptor.annotation)
+        if choices := [kind for kind in kinds if not isinstance(kind, type)]:
             meaning += f" One of {', '.join(f'`{choice}`' for choice in choices)}."
         default = parameter.default
         shown = "" if default in (None, False, ()) else f"`{default}`"

@@ -41,12 +41,19 @@ for _commands in (up, annotate, chat, status, processes):
     _commands.register(app)
 
 
+SERVERS = {command.__name__ for command in processes.COMMANDS}
+
+
 def main() -> None:
     """Run the command line. What a user can get wrong ends in a sentence, never a traceback."""
     try:
         app()
     except PenstockError as error:
         _leave(error.message, 1)
+    except OSError as error:
+        if sys.argv[1:2] and sys.argv[1] in SERVERS:
+            raise  # where in a server it was, its log should say
+        _leave(_os_sentence(error), 1)
     except ValueError as error:
         sentence = _settings_sentence(error)
         if sentence is None:
@@ -66,6 +73,11 @@ def _settings_sentence(error: ValueError) -> str | None:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     path = [part.upper() for part in first["loc"] if isinstance(part, str)]
     return f"PENSTOCK_{'__'.join(path)} is not valid: {first['msg']}."
+
+
+def _os_sentence(error: OSError) -> str:
+    reason = error.strerror or str(error) or type(error).__name__
+    return f"{error.filename}: {reason}." if error.filename else f"{reason}."
 
 
 def _leave(sentence: str, code: int) -> None:

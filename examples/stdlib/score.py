@@ -17,6 +17,7 @@ from examples.stdlib.topics import LABELS
 
 OTHER = "other"  # an answer that is no topic, or none at all
 SHOWN_ANSWER = 24  # characters
+LONGEST_HEADING = 8  # characters
 
 
 @dataclass(frozen=True)
@@ -89,10 +90,11 @@ def confusion_table(score: Score) -> Table:
     )
     answers = [*LABELS, *([OTHER] if any(answer == OTHER for _, answer in counts) else [])]
     title = "Gold topic (down) by answer (across)"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.padding = (0, 0)
     table.add_column("", no_wrap=True)
     for answer in answers:
-        table.add_column(_short(answer), justify="right", no_wrap=True)
+        table.add_column(_heading(answer), justify="right", no_wrap=True)
     table.add_column("right", justify="right", no_wrap=True)
     for topic, (share, _) in score.by_topic().items():
         cells = [_cell(counts[topic, answer], right=answer == topic) for answer in answers]
@@ -106,5 +108,8 @@ def _cell(count: int, *, right: bool) -> str:
     return f"[bold green]{count}[/bold green]" if right else str(count)
 
 
-def _short(topic: str) -> str:
-    return topic[:5]
+def _heading(topic: str) -> str:
+    """The name in full, on two lines where it is long: 80 columns have to be enough."""
+    if len(topic) <= LONGEST_HEADING:
+        return topic
+    return f"{topic[: LONGEST_HEADING - 2]}-\n{topic[LONGEST_HEADING - 2 :]}"

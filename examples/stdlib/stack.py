@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from penstock.errors import StackError
+from penstock.stack.child import bind_to_parent
 
 CHECKOUT = Path(__file__).parents[2]
 START_LIMIT = 180.0  # seconds; the model's libraries may be read from a cold disk
@@ -53,6 +54,8 @@ def running(data_dir: Path, model: str | None = None) -> Iterator[RunningStack]:
             stdout=log,
             stderr=log,
             start_new_session=True,
+            # A killed demo cannot stop it; the kernel then asks it to.
+            preexec_fn=bind_to_parent(signal.SIGTERM),  # noqa: PLW1509 (one thread)
         )
     try:
         yield _wait_until_ready(process, data_dir / "stack.json", log_file)

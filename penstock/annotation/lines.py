@@ -13,7 +13,10 @@ BOM = "\ufeff"
 
 
 class Lines:
-    """Iterates once over a UTF-8 file, ends of lines included. `checksum` counts at the end."""
+    """Iterates once over a UTF-8 file, ends of lines (`\\n`, `\\r\\n`, `\\r`) included.
+
+    `checksum` counts at the end.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -21,13 +24,22 @@ class Lines:
         self._hash = hashlib.sha256()
 
     def __iter__(self) -> Iterator[str]:
+        rest = b""
         with self.path.open("rb") as file:
-            while raw := file.readline(MAX_LINE_BYTES + 1):
-                self.number += 1
+            while raw := file.readline(MAX_LINE_BYTES + 1 - len(rest)):
                 self._hash.update(raw)
-                if len(raw) > MAX_LINE_BYTES:
+                # Old programs end lines by a bare carriage return.
+                pieces = (rest + raw).splitlines(keepends=True)
+                rest = b"" if raw.endswith(b"\n") else pieces.pop()
+                for piece in pieces:
+                    self.number += 1
+                    yield self._decode(piece)
+                if len(rest) > MAX_LINE_BYTES:
+                    self.number += 1
                     raise self.error(f"it is longer than {MAX_LINE_BYTES // 2**20} MiB")
-                yield self._decode(raw)
+        if rest:
+            self.number += 1
+            yield self._decode(rest)
 
     @property
     def checksum(self) -> str:

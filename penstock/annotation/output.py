@@ -14,11 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from penstock.annotation.files import writing
 from penstock.annotation.plan import Plan, Scan
 from penstock.annotation.tables import Format, Row, Table
 from penstock.annotation.template import cell_text
 from penstock.client.job import Answer
 from penstock.errors import InvalidRequest
+
+KEPT = " The answers are kept: the same command writes them when that is mended."
 
 
 @dataclass(slots=True)
@@ -35,7 +38,7 @@ def write(plan: Plan, found: Scan, answers: Iterator[Answer]) -> Counts:
     """Write the output of `plan`. Raises InvalidRequest when the input is not that of the scan."""
     counts = Counts()
     table = Table(plan.input)
-    with _replacing(plan.output) as file:
+    with writing(plan.output, KEPT), _replacing(plan.output) as file:
         put = _writer(file, plan, found)
         for row in table.rows():
             answer = next(answers, None)

@@ -78,6 +78,17 @@ class Plan:
             raise InvalidRequest("INPUT and --output are the same file.", param="output")
         if not self.template.strip():
             raise InvalidRequest("The template is empty.", param="template")
+        if not self.parsed.columns:
+            raise InvalidRequest(
+                "The template names no column, so all rows would ask the same; "
+                "write {column} where a cell belongs.",
+                param="template",
+            )
+
+
+def counted(rows: int) -> str:
+    """`1 row`, `2,000 rows`."""
+    return f"{rows:,} {'row' if rows == 1 else 'rows'}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from penstock.annotation.plan import counted
 from penstock.errors import PenstockError
 from penstock.schemas.batch import BatchResult
 
@@ -92,7 +93,7 @@ class ProgressView:
         self._bar.update(self._task, completed=rows)
 
     def posted(self, request_id: str) -> None:
-        self.note(f"Job {request_id} is stored: {self._total:,} rows.")
+        self.note(f"Job {request_id} is stored: {counted(self._total)}.")
         self._bar.reset(self._task, total=self._total, description="Annotating")
 
     def progressed(self, progress: BatchResult) -> None:
@@ -104,7 +105,7 @@ class ProgressView:
         if not self._console.is_terminal and now - self._spoken >= LINE_EVERY:
             self._spoken = now
             left = f", {progress.eta_seconds:,.0f} s left" if progress.eta_seconds else ""
-            self.note(f"{done:,}/{self._total:,} rows, {rates}{left}")
+            self.note(f"{done:,}/{counted(self._total)}, {rates}{left}")
 
     def away(self, error: PenstockError, pause: float) -> None:
         """The service does not answer and is tried again after `pause` seconds."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
+from penstock.annotation.files import writing
 from penstock.errors import InvalidRequest
 
 SUFFIX = ".penstock.json"
@@ -18,6 +19,7 @@ class JobRecord(BaseModel):
     idempotency_key: str
     input_checksum: str
     question: str
+    model: str | None = None  #: that was asked
     request_id: str | None = None
     finished: bool = False
 
@@ -42,12 +44,16 @@ class StateFile:
     def save(self, record: JobRecord) -> None:
         """Replace the file at once. Durable when this returns."""
         fresh = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(record.model_dump_json(indent=2) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(self.path)
+        with writing(self.path):
+            try:
+                descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+                with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                    file.write(record.model_dump_json(indent=2) + "\n")
+                    file.flush()
+                    os.fsync(file.fileno())
+                fresh.replace(self.path)
+            finally:
+                fresh.unlink(missing_ok=True)
 
     def forget(self) -> None:
         """Remove it: there is nothing to pick up."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -99,7 +100,7 @@ class Table:
 
     def _object(self, text: str) -> Row:
         try:
-            row = json.loads(text, parse_constant=_refuse)
+            row = json.loads(text, parse_constant=_refuse, parse_float=_finite)
         except json.JSONDecodeError as error:
             raise self._lines.error(f"not valid JSON ({error.msg})") from None
         except (ValueError, RecursionError) as error:
@@ -113,9 +114,15 @@ def _delimiter(path: Path) -> str:
     """A tab in `.tsv`, else the one that gives the first line most cells."""
     if path.suffix.lower() == ".tsv":
         return "\t"
-    with path.open("rb") as file:
-        header = file.readline(MAX_LINE_BYTES).decode("utf-8", "replace")
+    header = next(iter(Lines(path)), "")
     return max(DELIMITERS, key=lambda mark: len(next(csv.reader([header], delimiter=mark), [])))
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError(f"{number} is too large a number")
+    return value
 
 
 def _refuse(constant: str) -> object:

@@ -14,6 +14,8 @@ from penstock.errors import InvalidRequest
 
 CHOICES = "choices"
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+_BACKSLASH = re.compile(r"\\([nt\\])")
+_MEANT = {"n": "\n", "t": "\t", "\\": "\\"}
 _ESCAPES = {"{{": "{", "}}": "}"}
 
 
@@ -80,6 +82,11 @@ class Template:
         return "".join(
             cell_text(row[part.name]) if isinstance(part, Column) else part for part in self.parts
         )
+
+
+def unescape(text: str) -> str:
+    """`\\n`, `\\t` and `\\\\` as a shell leaves them: newline, tab and backslash."""
+    return _BACKSLASH.sub(lambda match: _MEANT[match[1]], text)
 
 
 def cell_text(value: object) -> str:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from uuid_utils import uuid7
 
 from penstock.annotation import output
-from penstock.annotation.plan import Plan, Prompts, Scan, scan
+from penstock.annotation.plan import Plan, Prompts, Scan, counted, scan
 from penstock.annotation.state import JobRecord, StateFile
 from penstock.client import Job, Penstock
 from penstock.errors import IdempotencyMismatch, InvalidRequest, NotFound, PenstockError
@@ -75,6 +75,7 @@ class Annotation:
         self._plan.check()
         found = scan(self._plan)
         self._watcher.scanned(found.rows)
+        self._plan = self._with_model()
         record = self._recall(found)
         job, record = self._job(record)
         end = job.wait(math.inf, poll=POLL, on_progress=self._watcher.progressed)
@@ -95,6 +96,13 @@ class Annotation:
             problem=_problem(end, counts),
         )
 
+    def _with_model(self) -> Plan:
+        """The plan with the served model where it names none: another model is another question."""
+        if "model" in self._plan.fields:
+            return self._plan
+        served = self._client.stats().model.name
+        return replace(self._plan, fields={**self._plan.fields, "model": served})
+
     def _recall(self, found: Scan) -> JobRecord:
         """The record of this plan's run so far, or a new one, saved before anything is posted."""
         asked = (found.checksum, self._plan.question)
@@ -108,22 +116,30 @@ class Annotation:
             return earlier
         if earlier.finished:
             return self._new_record(asked)
-        what = (
-            str(self._plan.input)
-            if earlier.input_checksum != found.checksum
-            else "The template or an option"
-        )
         raise InvalidRequest(
-            f"{what} has changed since the unfinished job of {self._plan.output} began; "
-            "change it back, or start anew with --fresh."
+            f"{self._changed(earlier, found)} has changed since the unfinished job of "
+            f"{self._plan.output} began; change it back, or start anew with --fresh."
         )
+
+    def _changed(self, earlier: JobRecord, found: Scan) -> str:
+        if earlier.input_checksum != found.checksum:
+            return str(self._plan.input)
+        model = self._plan.fields["model"]
+        if earlier.model != model:
+            return f"The model, now {model} and then {earlier.model or 'another'},"
+        return "The template or an option"
 
     def _new_record(self, asked: tuple[str, str], nonce: str = "") -> JobRecord:
         checksum, question = asked
         # The same input and question give the same key, so that even without the state file a
         # repeated command finds its job instead of making a second one.
         key = hashlib.sha256(f"{checksum}:{question}:{nonce}".encode()).hexdigest()
-        record = JobRecord(idempotency_key=key, input_checksum=checksum, question=question)
+        record = JobRecord(
+            idempotency_key=key,
+            input_checksum=checksum,
+            question=question,
+            model=str(self._plan.fields["model"]),
+        )
         self._state.save(record)
         return record
 
@@ -158,7 +174,8 @@ class Annotation:
         self._state.save(record)
         if job.replayed:
             self._watcher.note(f"Job {job.id} was posted before; picking it up.")
-        self._watcher.posted(job.id)
+        else:
+            self._watcher.posted(job.id)
         return job, record
 
     def _post(self, record: JobRecord) -> Job:
@@ -180,6 +197,6 @@ def _problem(end: BatchResult, counts: output.Counts) -> str | None:
     if end.status is JobStatus.COMPLETED:
         return None
     return (
-        f"Job {end.request_id} is {end.status}: {counts.failed} of {counts.rows} rows have no "
-        f"answer (the first: {counts.first_error}); start anew with --fresh."
+        f"Job {end.request_id} is {end.status}; without an answer: {counts.failed} of "
+        f"{counted(counts.rows)} (the first: {counts.first_error}); start anew with --fresh."
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from penstock.commands.connection import URL, ApiKey, Url, connect
+from penstock.commands.connection import URL, ApiKey, Url, check_model_name, connect
 
 if TYPE_CHECKING:
     from penstock.annotation.plan import Plan
@@ -28,7 +28,11 @@ def annotate(
     ],
     output: Annotated[Path, typer.Option(help="File to write, of the same kinds.")],
     template: Annotated[
-        str, typer.Option(help="The question; {column} stands for a cell, {{ and }} for braces.")
+        str,
+        typer.Option(
+            help="The question; {column} stands for a cell, {{ and }} for braces, "
+            r"\n for a newline, \t for a tab, \\ for a backslash."
+        ),
     ],
     choices: Annotated[
         str | None, typer.Option(help="The allowed answers: a,b,c. {choices} stands for them.")
@@ -56,12 +60,14 @@ def annotate(
     After Ctrl-C the job goes on by itself; the same command picks it up.
     """
     from penstock.annotation.plan import AnswerColumns, Plan, parse_choices
+    from penstock.annotation.template import unescape
 
+    check_model_name(model)
     given = {"system": system, "seed": seed, "stop": stop, "model": model}
     plan = Plan(
         input=table,
         output=output,
-        template=template,
+        template=unescape(template),
         choices=parse_choices(choices) if choices is not None else (),
         fields={
             "max_tokens": max_tokens,
@@ -104,7 +110,9 @@ def _farewell(request_id: str | None) -> str:
 
 
 def _show(summary: Summary, *, with_choices: bool) -> None:
-    rows = f"{summary.rows:,} rows, {summary.failed:,} failed"
+    from penstock.annotation.plan import counted
+
+    rows = f"{counted(summary.rows)}, {summary.failed:,} failed"
     if with_choices:
         rows += f", {summary.outside:,} outside the choices"
     tokens = f"{summary.prompt_tokens:,} tokens in, {summary.completion_tokens:,} out"

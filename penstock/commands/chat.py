@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from penstock.commands.connection import URL, ApiKey, Url, connect
+from penstock.commands.connection import URL, ApiKey, Url, check_model_name, connect
 from penstock.errors import PenstockError
 
 HELP = "/reset forgets the conversation, /quit or Ctrl-D leaves."
@@ -32,6 +32,7 @@ def chat(
     api_key: ApiKey = None,
 ) -> None:
     """Talk to the served model; it remembers the conversation."""
+    check_model_name(model)
     fields: dict[str, object] = {"max_tokens": max_tokens, "temperature": temperature}
     given = {"system": system, "model": model}
     fields |= {name: value for name, value in given.items() if value is not None}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from penstock.errors import PenstockError, Unavailable
+from penstock.errors import InvalidRequest, PenstockError, Unavailable
 
 if TYPE_CHECKING:
     from penstock.client import Penstock
@@ -23,6 +23,12 @@ ApiKey = Annotated[
         envvar="PENSTOCK_API_KEY", show_envvar=True, help="Key, better given by the environment."
     ),
 ]
+
+
+def check_model_name(model: str | None) -> None:
+    """Refuse a name that is given and empty, as an unset variable of a script leaves it."""
+    if model is not None and not model.strip():
+        raise InvalidRequest("The name given by --model is empty.", param="model")
 
 
 def connect(

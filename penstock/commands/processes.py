@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from urllib.parse import unquote, urlsplit
 
 import typer
 
@@ -13,13 +15,13 @@ from penstock.commands.config import (
     require_broker,
     require_database,
 )
-from penstock.errors import StackError
+from penstock.errors import StackError, Unavailable
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     panel = "One process each"
-    for command in (serve, worker, dispatch, migrate, flower):
+    for command in COMMANDS:
         app.command(rich_help_panel=panel)(_needs_server(command))
 
 
@@ -57,9 +59,17 @@ def dispatch() -> None:
 def migrate() -> None:
     """Bring the database to the newest schema."""
     url = require_database(load_settings())
+    from sqlalchemy.exc import SQLAlchemyError
+
     from storage.migrate import upgrade
 
-    upgrade(url)
+    try:
+        upgrade(url)
+    except SQLAlchemyError as error:
+        raise Unavailable(
+            f"The database cannot be migrated: {_reason(error, url)}. "
+            "PENSTOCK_DATABASE__URL names it."
+        ) from error
 
 
 def flower() -> None:
@@ -70,6 +80,15 @@ def flower() -> None:
     from penstock.stack.flower import run
 
     run(settings, broker)
+
+
+def _reason(error: Exception, url: str) -> str:
+    """The first line of what the driver said, without the password of `url`."""
+    words = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+    with suppress(ValueError):
+        if password := urlsplit(url).password:
+            words = words.replace(unquote(password), "***").replace(password, "***")
+    return words.rstrip(".") or type(error).__name__
 
 
 def _needs_server(command: Callable[[], None]) -> Callable[[], None]:
@@ -86,3 +105,6 @@ def _needs_server(command: Callable[[], None]) -> Callable[[], None]:
             ) from error
 
     return run
+
+
+COMMANDS = (serve, worker, dispatch, migrate, flower)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from penstock.schemas.batch import BatchResult, JobSummary, Progress
 
 MINUTE, HOUR, DAY = 60, 3_600, 86_400  # seconds
+UNCUT = 10_000  # columns
 
 
 def register(app: typer.Typer) -> None:
@@ -30,7 +31,7 @@ def status(
     api_key: ApiKey = None,
 ) -> None:
     """List the jobs, newest first, or show one."""
-    console = Console(highlight=False)
+    console = _console()
     with connect(url, api_key) as client:
         if request_id is not None:
             console.print(_one(client.job(request_id).status()))
@@ -39,11 +40,23 @@ def status(
     console.print(_list(jobs) if jobs else "There are no jobs yet.")
 
 
+def _console() -> Console:
+    console = Console(highlight=False)
+    if not console.is_terminal:  # a program reads it: nothing is cut
+        console.width = UNCUT
+    return console
+
+
 def _list(jobs: list[JobSummary]) -> Table:
     table = Table(box=None, pad_edge=False)
-    for name in ("id", "status", "done"):
-        table.add_column(name, no_wrap=True)
-    table.add_column("model", overflow="ellipsis", no_wrap=True)
+    # On a narrow screen the others give way: an id is there to be copied.
+    for name, cells in (
+        ("id", [job.request_id for job in jobs]),
+        ("status", [job.status for job in jobs]),
+        ("done", [_done(job.progress) for job in jobs]),
+    ):
+        table.add_column(name, no_wrap=True, min_width=max(map(len, [name, *cells])))
+    table.add_column("model", overflow="ellipsis")
     table.add_column("age", no_wrap=True, justify="right")
     now = time.time()
     for job in jobs:

@@ -46,6 +46,9 @@ def up(
 
     What is not given comes from the environment (`PENSTOCK_…`) or `.env`.
     """
+    from penstock.commands.connection import check_model_name
+
+    check_model_name(model)
     options = {
         "PENSTOCK_MODEL__NAME": model,
         "PENSTOCK_MODEL__QUANTIZATION": quantization,
@@ -95,9 +98,14 @@ def _run(settings: Settings, directory: DataDir) -> None:
     from penstock.stack.directory import os_errors_as_sentences
     from penstock.stack.plan import make_plan
     from penstock.stack.report import StackFacts
-    from penstock.stack.supervisor import Stopped, Supervisor
+    from penstock.stack.supervisor import Stopped, Supervisor, interruptible
 
-    plan = make_plan(settings, directory, _say)
+    try:
+        with interruptible():  # a new database takes a while to lay out
+            plan = make_plan(settings, directory, _say)
+    except Stopped:
+        _say("stopped before anything ran")
+        return
     facts = StackFacts(settings, directory, plan)
     supervisor = Supervisor(
         plan.specs,

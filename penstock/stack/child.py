@@ -94,7 +94,7 @@ class Child:
                 group=user.gid if user else None,
                 extra_groups=[] if user else None,
                 # After the change of user, which would clear it.
-                preexec_fn=_bind_to_parent(self.spec.orphaned),  # noqa: PLW1509 (one thread)
+                preexec_fn=bind_to_parent(self.spec.orphaned),  # noqa: PLW1509 (one thread)
             )
 
     def ask_to_stop(self, hurry: Callable[[], bool]) -> None:
@@ -147,7 +147,9 @@ def _open_log(path: Path) -> BufferedWriter:
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab")
 
 
-def _bind_to_parent(number: signal.Signals) -> Callable[[], None]:
+def bind_to_parent(number: signal.Signals) -> Callable[[], None]:
+    """A `preexec_fn`: the kernel sends `number` when the thread that started the child is gone
+    (Linux)."""
     parent = os.getpid()
 
     def bind() -> None:

@@ -83,13 +83,8 @@ class Supervisor:
     @contextmanager
     def signals(self) -> Iterator[None]:
         """Within: SIGINT, SIGTERM and SIGHUP ask to stop; a second one stops without patience."""
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        before = {number: signal.signal(number, self._ask) for number in numbers}
-        try:
+        with _on_stop_signals(self._ask):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def start(self) -> None:
         """Start all, each when those before it are ready. Raises StackError, or Stopped."""
@@ -189,6 +184,28 @@ class Supervisor:
             self._say(f"{kept.child.spec.name} cannot start ({error}); again in {delay:g} s")
         else:
             self._changed()
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Within, before there is a supervisor: the same signals raise Stopped at once."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise Stopped
+
+    with _on_stop_signals(leave):
+        yield
+
+
+@contextmanager
+def _on_stop_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 def _quote(child: Child) -> str:

@@ -83,3 +83,16 @@ def test_an_interrupted_demo_leaves_nothing(
     assert "Interrupted; nothing is left running." in rest
     assert not psutil.pid_exists(int(worker[1]))
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's help is Linux's")
+def test_a_killed_demo_leaves_nothing_running(demo: subprocess.Popen[str]) -> None:
+    _, worker = read_until(demo, r"kill -9 (\d+)")
+    stack = psutil.Process(demo.pid).children()
+    tree = [child for process in stack for child in (process, *process.children(recursive=True))]
+
+    demo.kill()
+    _, alive = psutil.wait_procs(tree, timeout=60)
+
+    assert int(worker[1]) in {process.pid for process in tree}
+    assert alive == []

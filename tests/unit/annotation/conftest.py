@@ -8,6 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from penstock.annotation.plan import Plan
 from penstock.annotation.workflow import Annotation, Summary
@@ -49,10 +53,35 @@ class Heard:
         self.on_progress()
 
 
+@dataclass
+class ModelService(Service):
+    """Says which model it serves, whatever else fails."""
+
+    model: str = "tiny"
+
+    def app(self) -> Starlette:
+        app = super().app()
+        app.router.routes.append(Route("/stats", self._stats))
+        return app
+
+    async def _stats(self, request: Request) -> Response:
+        return JSONResponse(
+            {
+                "conversations": 0,
+                "cache": {"size": 0, "hits": 0, "misses": 0},
+                "queue_depth": 0,
+                "queue": [],
+                "model": {"name": self.model, "loaded": True},
+                "workers": [],
+            }
+        )
+
+
 @pytest.fixture
-def service() -> Iterator[Service]:
-    with serving(Service(), listen()) as running:
-        yield running
+def service() -> Iterator[ModelService]:
+    made = ModelService()
+    with serving(made, listen()):
+        yield made
 
 
 @pytest.fixture

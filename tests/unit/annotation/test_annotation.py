@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from penstock.annotation.plan import AnswerColumns, Plan, parse_choices
+from penstock.annotation.files import writing
+from penstock.annotation.plan import AnswerColumns, Plan, counted, parse_choices
 from penstock.errors import InvalidRequest
 from penstock.schemas.batch import JobStatus
 from tests.support.service import Service, problem
@@ -33,7 +34,7 @@ def test_rows_and_answers_stand_side_by_side_in_input_order(
     )
     job = service.jobs["batch_1"]
     assert job.messages == ["Say a, b", "Say fail", "Say c"]
-    assert job.fields == {"max_tokens": 5}
+    assert job.fields == {"max_tokens": 5, "model": "tiny"}
     assert (summary.status, summary.rows, summary.failed) == (JobStatus.COMPLETED, 3, 1)
     assert summary.problem is None
 
@@ -110,6 +111,7 @@ def test_a_second_question_goes_into_columns_of_its_own_name(
         ({"template": "{no}"}, "has no column 'no'; it has: id, text."),
         ({"template": "{"}, "lone '{'"),
         ({"template": " "}, "The template is empty."),
+        ({"template": "Say {{text}}"}, "The template names no column"),
         ({"output": "out.txt"}, "has to end in .csv"),
         ({"output": "none/out.csv"}, "is no folder that can be written"),
         ({"output": "in.csv"}, "are the same file"),
@@ -179,8 +181,42 @@ def test_a_job_that_did_not_complete_writes_what_there_is_and_says_so(
     summary = annotate()
 
     assert summary.problem is not None
-    assert "is cancelled: 1 of 3 rows have no answer" in summary.problem
+    assert "is cancelled; without an answer: 1 of 3 rows" in summary.problem
     assert plan.output.exists()
+
+
+def test_one_row_is_one_row(annotate: Annotate, plan: Plan, service: Service, heard: Heard) -> None:
+    plan.input.write_text("id,text\n1,a\n")
+    service.hold = True
+    heard.on_posted = lambda: service.finish("cancelled")
+    service.answer = lambda prompt: None
+
+    problem = annotate().problem
+
+    assert problem is not None
+    assert "without an answer: 1 of 1 row (" in problem
+    assert counted(1) == "1 row"
+    assert counted(2_000) == "2,000 rows"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full disk here")
+def test_a_full_disk_is_a_sentence_with_the_path(tmp_path: Path) -> None:
+    def fill() -> None:
+        with writing(tmp_path / "out.csv"), Path("/dev/full").open("w") as full:
+            full.write("x")
+
+    with pytest.raises(InvalidRequest, match=r"out\.csv cannot be written: no space left"):
+        fill()
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc here")
+def test_an_output_where_no_file_can_be_made_is_a_sentence(
+    annotate: Annotate, service: Service
+) -> None:
+    with pytest.raises(InvalidRequest, match=r"^/proc/.* (cannot be written|no folder)"):
+        annotate(output=Path("/proc/out.csv"))
+
+    assert service.jobs == {}
 
 
 def test_an_input_that_changes_while_its_job_runs_is_never_written_beside_wrong_answers(

@@ -13,7 +13,7 @@ from penstock.annotation.plan import Plan
 from penstock.annotation.state import StateFile
 from penstock.errors import InvalidRequest, NotFound, Unavailable
 from tests.support.service import Service, problem
-from tests.unit.annotation.conftest import Annotate, Heard, nothing
+from tests.unit.annotation.conftest import Annotate, Heard, ModelService, nothing
 
 
 def interrupt() -> None:
@@ -77,7 +77,11 @@ def test_an_interrupted_upload_makes_one_job_in_the_end(
 
 
 def test_an_interruption_between_the_post_and_the_state_makes_no_second_job(
-    annotate: Annotate, service: Service, state: StateFile, leave_unfinished: Callable[[], None]
+    annotate: Annotate,
+    service: Service,
+    state: StateFile,
+    heard: Heard,
+    leave_unfinished: Callable[[], None],
 ) -> None:
     leave_unfinished()
     record = state.load()
@@ -87,7 +91,10 @@ def test_an_interruption_between_the_post_and_the_state_makes_no_second_job(
     state.save(record.model_copy(update={"request_id": None}))
     assert annotate().request_id == "batch_1"
     state.forget()
+    heard.notes.clear()
+    heard.on_posted = interrupt  # it was stored long ago: nobody says so again
     assert annotate().request_id == "batch_1"
+    assert heard.notes == ["Job batch_1 was posted before; picking it up."]
 
 
 def test_an_outage_during_the_post_is_gone_on_from(annotate: Annotate, service: Service) -> None:
@@ -119,6 +126,28 @@ def test_a_change_since_an_unfinished_job_is_refused_in_one_sentence(
         annotate(**changes.get(changed, {}))
 
     assert len(service.jobs) == 1
+
+
+def test_an_unfinished_job_of_another_model_is_not_picked_up(
+    annotate: Annotate, service: ModelService, leave_unfinished: Callable[[], None]
+) -> None:
+    leave_unfinished()
+    service.finish()
+    service.model = "large"
+
+    with pytest.raises(InvalidRequest, match=r"The model, now large and then tiny, .*--fresh"):
+        annotate()
+    assert annotate(fields={"max_tokens": 5, "model": "tiny"}).request_id == "batch_1"
+
+
+def test_after_a_finished_run_another_model_is_asked_anew(
+    annotate: Annotate, service: ModelService
+) -> None:
+    annotate()
+    service.model = "large"
+
+    assert annotate().request_id == "batch_2"
+    assert service.jobs["batch_2"].fields["model"] == "large"
 
 
 def test_fresh_cancels_the_unfinished_job_and_starts_a_new_one(

@@ -35,6 +35,18 @@ def test_quotes_newlines_and_unicode_in_cells(csv_file: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("end", ["\r", "\r\n", "\n"])
+def test_any_end_of_line_is_read(csv_file: Path, end: str) -> None:
+    rows = read(csv_file, end.join(["id,text", '1,"a', 'b"', "2,c"]))
+
+    assert rows == [{"id": "1", "text": f"a{end}b"}, {"id": "2", "text": "c"}]
+
+
+def test_carriage_returns_count_as_lines(csv_file: Path) -> None:
+    with pytest.raises(InvalidRequest, match="line 3: 1 cells"):
+        read(csv_file, "a,b\r1,2\r3\r")
+
+
 def test_a_byte_order_mark_is_no_part_of_the_first_column(csv_file: Path, json_file: Path) -> None:
     assert read(csv_file, b"\xef\xbb\xbfid,b\r\n1,2\r\n") == [{"id": "1", "b": "2"}]
     assert read(json_file, b'\xef\xbb\xbf{"id": 1}\n') == [{"id": 1}]
@@ -112,6 +124,11 @@ def test_bad_csv_is_a_sentence_with_its_line(csv_file: Path, content: bytes, sen
         ('{"a": 1}\n{"a": \n', "line 2: not valid JSON"),
         ('{"a": 1}\n[1]\n', "line 2: not a JSON object"),
         ('{"a": NaN}\n', "line 1: JSON that cannot be read (NaN is not JSON)"),
+        (
+            '{"a": 1}\n{"a": [-Infinity]}\n',
+            "line 2: JSON that cannot be read (-Infinity is not JSON)",
+        ),
+        ('{"a": 1e400}\n', "line 1: JSON that cannot be read (1e400 is too large a number)"),
         ("[" * 100_000, "line 1: JSON that cannot be read"),
         ('{"a": ' + "1" * 5_000 + "}", "line 1: JSON that cannot be read"),
     ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from penstock.annotation.template import Template
+from penstock.annotation.template import Template, unescape
 from penstock.errors import InvalidRequest
 
 
@@ -17,6 +17,10 @@ def test_columns_of_any_name_are_replaced() -> None:
 
 def test_double_braces_are_braces() -> None:
     assert Template.parse('{{"k": "{a}"}}').render({"a": "v"}) == '{"k": "v"}'
+
+
+def test_a_shell_s_backslashes_are_newlines_and_tabs() -> None:
+    assert unescape(r"a\n{b}\t\\n\d") == "a\n{b}\t\\n\\d"
 
 
 def test_values_are_never_looked_into() -> None:

@@ -47,11 +47,23 @@ def test_a_process_without_its_url_names_the_variable(
     assert "hunter2" not in done.stderr
 
 
+def test_a_migration_without_its_database_is_one_sentence_without_the_password(
+    tmp_path: Path,
+) -> None:
+    done = penstock("migrate", cwd=tmp_path, PENSTOCK_DATABASE__URL=DATABASE)
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("penstock: The database cannot be migrated: connection to")
+    assert len(done.stderr.splitlines()) == 1
+    assert "hunter2" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "variables", "words"),
     [
         (["--model", "./nowhere"], {}, "There is no model at ./nowhere"),
         (["--model", "."], {}, "no config.json"),
+        (["--model", ""], {}, "The name given by --model is empty"),
         (["--data-dir", "file"], {}, "file cannot be used: file exists"),
         ([], {"PENSTOCK_API__HOST": "0.0.0.0"}, "set PENSTOCK_API__KEYS"),
         ([], {"PENSTOCK_FLOWER__HOST": "0.0.0.0"}, "set PENSTOCK_FLOWER__BASIC_AUTH"),
