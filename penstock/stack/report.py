@@ -25,6 +25,7 @@ class StackFacts:
         self._directory = directory
         self._plan = plan
         self._model: Mapping[str, object] = {}
+        self._queue: object = None
         self._is_ready = False
 
     @property
@@ -39,7 +40,10 @@ class StackFacts:
 
     def ready(self, pids: Mapping[str, int]) -> None:
         """Learn what is served, and publish."""
-        self._model = self._ask()
+        stats = self._ask()
+        model = stats.get("model")
+        self._model = model if isinstance(model, dict) else {}
+        self._queue = stats.get("queue")
         self._is_ready = True
         self.children_changed(pids)
 
@@ -76,6 +80,10 @@ class StackFacts:
         ]
         if model.name == resolve_model(DEFAULT_MODEL):
             rows.append(("A real model", f"penstock up {_HINT}"))
+        for name, prompts in waiting_for_others(self._queue, model.public_name).items():
+            rows.append(
+                ("Waiting", f"{prompts:,} prompts for {name}, which this stack does not run")
+            )
         if not self._settings.api.keys:
             rows.append(("Access", "this machine only; no keys are set"))
         return [*rows, ("Stop", "Ctrl-C")]
@@ -86,10 +94,19 @@ class StackFacts:
 
     def _ask(self) -> Mapping[str, object]:
         api = self._settings.api
-        model = get_json(api.host, api.port, "/stats", bearer(api)).get("model")
-        return model if isinstance(model, dict) else {}
+        return get_json(api.host, api.port, "/stats", bearer(api))
 
 
 def _url(host: str, port: int) -> str:
     name = reachable(host)
     return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
+
+
+def waiting_for_others(queue: object, served: str) -> dict[str, int]:
+    """Open prompts by model in `/stats`' queue, of all models but the one served."""
+    waiting: dict[str, int] = {}
+    for lane in queue if isinstance(queue, list) else ():
+        name, prompts = lane.get("model"), lane.get("open_requests")
+        if isinstance(name, str) and isinstance(prompts, int) and name != served and prompts:
+            waiting[name] = waiting.get(name, 0) + prompts
+    return waiting
