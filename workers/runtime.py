@@ -150,7 +150,8 @@ class GpuWorker:
             limit=timing.watchdog,
             threads=[self._committer.alive, self._heartbeat.alive, self._poller.alive],
         )
-        self._draining = threading.Event()
+        self._drain_lock = threading.Lock()
+        self._drained = False
         self._consumer_over = threading.Event()
         self.leaving = False  #: it was asked to end
         self._stop_lock = threading.Lock()
@@ -247,10 +248,14 @@ class GpuWorker:
             os._exit(0)
 
     def _drain(self) -> None:
-        """Stop claiming, finish what runs within the grace period, give back the rest."""
-        if self._draining.is_set():
-            return
-        self._draining.set()
+        """Stop claiming, finish what runs within the grace period, give back the rest. Whoever
+        comes second waits for the first."""
+        with self._drain_lock:
+            if not self._drained:
+                self._drain_once()
+                self._drained = True
+
+    def _drain_once(self) -> None:
         log.info("worker.draining", leases=len(self._held.all()))
         self._shards.drain()
         self.engine.drain()

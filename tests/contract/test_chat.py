@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx2
 import pytest
 from starlette.testclient import TestClient
 
@@ -142,15 +143,34 @@ def test_a_cancelled_chat_is_a_conflict(client: TestClient, database: Database) 
     assert (answer.status_code, answer.json()["error"]["code"]) == (409, PromptError.CANCELLED)
 
 
-def test_a_client_that_leaves_cancels_its_chat(live: str, database: Database) -> None:
+def leave_after_posting(live: str, database: Database, headers: bytes = b"") -> ClaimedShard:
+    """Post a chat, go away once a worker has it; returns what the worker has."""
     body = b'{"message": "hello"}'
     host, port = live.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=10) as connection:
         connection.sendall(
-            b"POST /chat HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-            b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+            b"POST /chat HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n%b"
+            b"Content-Length: %d\r\n\r\n%b" % (headers, len(body), body)
         )
-        shard = claim_chat(database)
+        return claim_chat(database)
+
+
+def test_who_left_with_a_key_comes_back_with_it_for_the_answer(
+    live: str, database: Database
+) -> None:
+    shard = leave_after_posting(live, database, b"Idempotency-Key: back-soon\r\n")
+    jobs.admit(database, shard)
+    jobs.commit(database, shard)
+
+    headers = {"Idempotency-Key": "back-soon", "Content-Type": "application/json"}
+    again = httpx2.post(f"{live}/chat", content=b'{"message": "hello"}', headers=headers)
+
+    assert again.status_code == 200, again.text
+    assert again.json()["response"] == "answer 0"
+
+
+def test_a_client_that_leaves_cancels_its_chat(live: str, database: Database) -> None:
+    shard = leave_after_posting(live, database)
 
     def cancelling() -> bool | None:
         with database.begin() as conn:

@@ -117,6 +117,21 @@ def test_sigterm_gives_unfinished_prompts_back_without_penalty_and_exits_well(
     assert shards == {"ready"}
 
 
+def test_a_second_sigterm_does_not_cut_the_grace_period_short(
+    jobs: Jobs, processes: Processes, database: Database
+) -> None:
+    batch = jobs.post(8)
+    worker = processes.start(
+        "worker", PENSTOCK_MODEL__FAKE_TOKENS_PER_SECOND="0.4", PENSTOCK_WORKER__GRACE="30"
+    )
+    until("it runs", lambda: _running(database, batch) > 0)
+    worker.send_signal(signal.SIGTERM)
+    until("it drains", lambda: "worker.draining" in processes.log_of(worker))
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(timeout=40) == 0
+    assert jobs.done(batch) == 8
+
+
 def test_sigterm_ends_a_worker_whose_broker_is_away(jobs: Jobs, processes: Processes) -> None:
     batch = jobs.post(10)
     worker = processes.start("worker", PENSTOCK_BROKER__URL="redis://127.0.0.1:1/0")
