@@ -23,6 +23,7 @@ from api.routes import batches, chat, health, results
 from api.waiting import Waiters
 from penstock import __version__, telemetry
 from penstock.errors import StackError
+from penstock.hosts import is_loopback
 from penstock.settings import Settings
 from storage.database import Database
 from workers.queues import WakeUps
@@ -81,7 +82,7 @@ def serve(settings: Settings) -> None:
     if settings.broker.url is None:
         raise StackError("PENSTOCK_BROKER__URL is not set.")
     host = settings.api.host
-    if not config.key_hashes and not server.is_loopback(host):
+    if not config.key_hashes and not is_loopback(host):
         raise StackError(f"The API listens on {host} only with keys: set PENSTOCK_API__KEYS.")
     listener = server.bind(host, settings.api.port)
     telemetry.configure(settings.log.level, settings.log.format)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
@@ -103,10 +104,10 @@ async def _answer(parts: Parts, batch: Batch) -> ChatAnswer:
     deadline = clock() + parts.config.chat_timeout
     with parts.waiters.watch(batch.id) as watch:
         while True:
-            row = await parts.offload.read(lambda conn: _outcome(conn, batch.id))
+            found = await parts.offload.read(lambda conn: _outcome(conn, batch))
             left = deadline - clock()
-            if row is not None:
-                return _as_answer(batch, row)
+            if found is not None:
+                return _as_answer(batch, *found)
             if left <= 0 or parts.waiters.closing:
                 raise ChatUnanswered(batch.id)
             await watch.wait(left)
@@ -121,11 +122,15 @@ async def abandon(parts: Parts, batch: Batch) -> None:
         log.warning("cancel.skipped", batch=batch.id)
 
 
-def _outcome(conn: Connection, batch_id: str) -> ResultRow | None:
-    return next(iter(reading.results(conn, batch_id, 0, 1)), None)
+def _outcome(conn: Connection, batch: Batch) -> tuple[ResultRow, str | None] | None:
+    """The result, and what it has beside its text."""
+    row = next(iter(reading.results(conn, batch.id, 0, 1)), None)
+    if row is None:
+        return None
+    return row, reading.details(conn, batch.id, 0, 1).get(0) if batch.detailed else None
 
 
-def _as_answer(batch: Batch, row: ResultRow) -> ChatAnswer:
+def _as_answer(batch: Batch, row: ResultRow, detail: str | None) -> ChatAnswer:
     if row.text is None:
         reason = PromptError(row.error_code or PromptError.ENGINE)
         raise ChatFailed(reason, row.error_message or "The message has no answer.", batch.id)
@@ -134,4 +139,5 @@ def _as_answer(batch: Batch, row: ResultRow) -> ChatAnswer:
         conversation_id=batch.metadata[CONVERSATION],
         request_id=batch.id,
         tokens_generated=row.completion_tokens,
+        detail=None if detail is None else json.loads(detail),
     )

@@ -49,7 +49,8 @@ class ChatFailed(e.PenstockError):
     """The message has no answer; `reason` says why, and `request_id` which request it was."""
 
     def __init__(self, reason: PromptError, message: str, request_id: str | None = None) -> None:
-        super().__init__(message, param="message" if reason in BAD_PROMPT else None)
+        of_message = reason in BAD_PROMPT and reason is not PromptError.INVALID_REQUEST
+        super().__init__(message, param="message" if of_message else None)
         self.reason = reason
         self.request_id = request_id
 
@@ -69,6 +70,7 @@ BAD_PROMPT: Final = frozenset(
         PromptError.EMPTY,
         PromptError.INVALID_TEXT,
         PromptError.INVALID_MESSAGE,
+        PromptError.INVALID_REQUEST,
         PromptError.TOO_LARGE,
         PromptError.TOO_LONG,
         PromptError.OUT_OF_MEMORY,

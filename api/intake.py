@@ -10,20 +10,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from api.errors import invalid_fields, printable
 from api.json_body import memory_of, parse_object
+from models.constraints import check_constraint
 from penstock.errors import InvalidRequest, PromptError
 from penstock.schemas.batch import BatchFields
 from penstock.schemas.sampling import SamplingFields
 from storage.records import Messages, NewPrompt
 from storage.text import is_storable
+from workers.params import constraint
 
-Fields = TypeVar("Fields", bound=BaseModel)
+Fields = TypeVar("Fields", bound=SamplingFields)
 
 #: In the contract, and not built yet: refused by name, never ignored. Null is absent.
-NOT_YET: Final = frozenset({"n", "logprobs", "response_format", "choices", "mode", "callback_url"})
+NOT_YET: Final = frozenset({"callback_url"})
 ROLES: Final = frozenset({"system", "user", "assistant"})
 MAX_KEY: Final = 255  # characters of an Idempotency-Key
 
@@ -52,7 +54,8 @@ def parse_job(body: bytearray, max_prompts: int) -> ParsedJob:
 
 
 def parse_fields(schema: type[Fields], members: dict[str, object]) -> Fields:
-    """Check all that is not a list of prompts. The first wrong field is named in the error."""
+    """Check all that is not a list of prompts. The first wrong field is named in the error; a
+    schema or a regular expression that nothing can follow is one, too."""
     for name in NOT_YET & members.keys():
         if members.pop(name) is not None:
             raise InvalidRequest(f"`{name}` is not supported yet.", param=name)
@@ -60,10 +63,13 @@ def parse_fields(schema: type[Fields], members: dict[str, object]) -> Fields:
     given = {k: v for k, v in members.items() if v is not None or k not in known}
     _check_texts(given)
     try:
-        return schema.model_validate(given)
+        fields = schema.model_validate(given)
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=False, include_input=False)
         raise invalid_fields(found) from None
+    if (wanted := constraint(sampling_params(fields))) is not None:
+        check_constraint(wanted)
+    return fields
 
 
 def _check_texts(members: dict[str, object]) -> None:
@@ -83,7 +89,9 @@ def _check_texts(members: dict[str, object]) -> None:
 
 def sampling_params(fields: SamplingFields) -> dict[str, object]:
     """The parameters of sampling alone, as they are stored."""
-    return fields.model_dump(include=set(SamplingFields.model_fields))
+    return fields.model_dump(
+        include=set(SamplingFields.model_fields), by_alias=True, exclude_none=True
+    )
 
 
 def check_idempotency_key(key: str | None) -> str | None:

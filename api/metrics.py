@@ -19,10 +19,14 @@ from prometheus_client.process_collector import ProcessCollector
 from storage.records import LaneDepth, WorkerRecord
 
 NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,60}")
-#: Figures of a worker that the contract has its own names for.
-CONTRACT_NAMES: Final = {
+#: Figures of a worker that have names of their own: the contract's, and those with a unit.
+NAMES: Final = {
     "gpu_memory_usage_bytes": "gpu_memory_usage_bytes",
     "cpu_usage_percent": "cpu_usage_percent",
+    "ttft": "penstock_worker_ttft_seconds",
+    "time_per_token": "penstock_worker_time_per_token_seconds",
+    "oldest_waiting": "penstock_worker_queue_age_seconds",
+    "last_step_age": "penstock_worker_last_step_age_seconds",
 }
 BUCKETS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
@@ -131,7 +135,7 @@ def _workers(workers: list[WorkerRecord]) -> Iterator[Metric]:
 
 def _worker_family(name: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(
-        CONTRACT_NAMES.get(name, f"penstock_worker_{name}"),
+        NAMES.get(name, f"penstock_worker_{name}"),
         f"`{name}` as the worker last said it.",
         labels=["slot", "model", "lane"],
     )

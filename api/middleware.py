@@ -11,7 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import Problem, internal_problem, respond
-from api.server import is_loopback
+from penstock.hosts import is_loopback
 from penstock.ids import new_id
 from penstock.telemetry import get_logger
 

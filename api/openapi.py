@@ -42,6 +42,28 @@ BATCH_EXAMPLES: Final = {
             "metadata": {"dataset": "stdlib"},
         }
     },
+    "a probability for each label": {
+        "value": {
+            "messages": ["Is this review good or bad? It broke on the first day."],
+            "choices": ["good", "bad"],
+            "mode": "score",
+        }
+    },
+    "a JSON document": {
+        "value": {
+            "messages": ["Name a city and how many people live there."],
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {
+                    "schema": {
+                        "type": "object",
+                        "properties": {"city": {"type": "string"}, "people": {"type": "integer"}},
+                        "required": ["city", "people"],
+                    }
+                },
+            },
+        }
+    },
 }
 CHAT_EXAMPLES: Final = {
     "a question": {"value": {"message": "What does shutil.copytree do?", "max_tokens": 64}},

@@ -7,7 +7,7 @@ as a whole. Knows no HTTP.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Final
 
@@ -20,8 +20,11 @@ from storage.records import Batch, ResultRow
 from storage.states import TERMINAL_BATCH, BatchStatus
 
 FIRST_PAGE: Final = 64  # prompts read at once, before it is known how long their answers are
+FIRST_DETAILS: Final = 8  # details read at once: one may have megabytes
 MAX_PAGE: Final = 1_000
 PAGE_BYTES: Final = 1_000_000  # of one piece; a slow client's is held until it is taken
+
+RenderPage = Callable[[int, int, Connection], bytes]
 
 
 def is_finished(batch: Batch) -> bool:
@@ -96,19 +99,34 @@ def render_head(batch: Batch, offset: int | None = None) -> bytes:
 async def render(
     offload: Offload, batch: Batch, first: int, stop: int, offset: int | None
 ) -> AsyncIterator[bytes]:
-    """The job with its responses and errors at positions `first` to `stop`, as pieces of JSON."""
+    """The job with its responses and errors at positions `first` to `stop`, as pieces of JSON; with
+    `details` where it asked for more than texts."""
     errors: list[bytes] = []
-    piece = render_head(batch, offset)[:-1] + b', "responses": ['
-    start, page = first, FIRST_PAGE
+    opening = render_head(batch, offset)[:-1] + b', "responses": ['
+    read = partial(_render_page, batch.id, errors)
+    async for piece in _pages(offload, read, first, stop, FIRST_PAGE):
+        yield opening + piece
+        opening = b""
+    if batch.detailed:
+        opening += b'], "details": ['
+        read = partial(_render_details, batch.id)
+        async for piece in _pages(offload, read, first, stop, FIRST_DETAILS):
+            yield opening + piece
+            opening = b""
+    yield opening + b'], "errors": [' + b", ".join(errors) + b"]}"
+
+
+async def _pages(
+    offload: Offload, read: RenderPage, first: int, stop: int, page: int
+) -> AsyncIterator[bytes]:
+    """The elements of a list, with commas between them; as many at once as make a piece."""
+    start, comma = first, b""
     while start < stop:
         end = min(start + page, stop)
-        responses, failures = await offload.read(partial(_render_page, batch.id, start, end))
-        errors += failures
-        yield piece + responses
-        piece, start = b", ", end
-        page = max(1, min(MAX_PAGE, page * PAGE_BYTES // max(len(responses), 1)))
-    opening = piece if first >= stop else b""
-    yield opening + b'], "errors": [' + b", ".join(errors) + b"]}"
+        elements = await offload.read(partial(read, start, end))
+        yield comma + elements
+        comma, start = b", ", end
+        page = max(1, min(MAX_PAGE, page * PAGE_BYTES // max(len(elements), 1)))
 
 
 async def resume(opening: list[bytes], pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -120,17 +138,23 @@ async def resume(opening: list[bytes], pieces: AsyncIterator[bytes]) -> AsyncIte
 
 
 def _render_page(
-    batch_id: str, start: int, end: int, conn: Connection
-) -> tuple[bytes, list[bytes]]:
-    rows = reading.results(conn, batch_id, start, end - start)
+    batch_id: str, errors: list[bytes], start: int, end: int, conn: Connection
+) -> bytes:
+    """The responses; what has failed goes into `errors`."""
     responses = [b"null"] * (end - start)
-    errors = []
-    for row in rows:
+    failures = []
+    for row in reading.results(conn, batch_id, start, end - start):
         if row.error_code is None:
             responses[row.position - start] = _dump(row.text)
         else:
-            errors.append(_render_error(row))
-    return b", ".join(responses), errors
+            failures.append(_render_error(row))
+    errors += failures
+    return b", ".join(responses)
+
+
+def _render_details(batch_id: str, start: int, end: int, conn: Connection) -> bytes:
+    found = reading.details(conn, batch_id, start, end - start)
+    return b", ".join(found.get(position, "null").encode() for position in range(start, end))
 
 
 def _render_error(row: ResultRow) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import signal
 import socket
 from collections.abc import Callable
@@ -17,16 +16,6 @@ BACKLOG: Final = 2048
 MAX_CONNECTIONS: Final = 4096  # beyond them uvicorn answers 503 by itself
 KEEP_ALIVE: Final = 30  # seconds
 GRACE: Final = 10  # seconds for requests that run when a signal comes
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach the address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -6,11 +6,15 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import TypeVar
 
+from batching.deadlines import Deadlines
+from batching.gate import Gate, OnAdmit, admit_all
 from batching.meter import Meter
+from batching.packed import PackedScheduler
+from batching.padded import PaddedScheduler
+from batching.refusal import blame, refusal
 from batching.requests import (
     EngineConfig,
     EngineLane,
@@ -19,21 +23,17 @@ from batching.requests import (
     EngineStats,
 )
 from batching.scheduler import Scheduler
-from batching.sequence import Sequence as Tracked
-from models.runner import FinishReason, Runner, StepPlan
-from penstock.errors import InvalidRequest, OutOfMemory, PromptError, Unavailable
+from batching.sequence import Sequence
+from batching.stats import engine_stats
+from batching.ticket import OnDone, OnToken, Ticket
+from models.runner import FinishReason, Purpose, RowStep, Runner, StepPlan
+from penstock.errors import InvalidRequest, OutOfMemory, PenstockError, PromptError
 from penstock.telemetry import get_logger
 
 log = get_logger(__name__)
 
 T = TypeVar("T")
 
-OnDone = Callable[[EngineOutcome], None]
-OnToken = Callable[[str], None]
-OnAdmit = Callable[[Sequence[str]], Set[str]]
-
-FIRST_BACKOFF = 0.05  #: seconds, doubled each time that `on_admit` is unavailable
-LONGEST_BACKOFF = 2.0
 LONGEST_WAIT = 1.0  #: of an idle loop, in seconds
 COMMANDS_AT_ONCE = 1_000  #: read between two steps
 JOIN_TIMEOUT = 30.0
@@ -42,25 +42,14 @@ JOIN_TIMEOUT = 30.0
 MAX_FAILURES_IN_A_ROW = 16
 
 
-def admit_all(ids: Sequence[str]) -> Set[str]:
-    """Admission that needs no one's leave."""
-    return set(ids)
-
-
-@dataclass(frozen=True, slots=True)
-class _Ticket:
-    on_done: OnDone
-    on_token: OnToken | None
-
-
 class Engine:
     """Runs requests on a runner. Every submitted request ends in exactly one `on_done`; when the
     loop dies, or gives up a runner that fails at everything, that is as cancelled.
 
     Callbacks run on the engine's thread and must be quick; what they raise is logged. `on_admit` is
-    called before a prefill with the ids that were not admitted yet: it makes the admission durable
-    and returns those that may run, the others end as cancelled. When it raises Unavailable the rows
-    wait and are tried again, and live rows go on.
+    called before the first step of requests with the ids that were not admitted yet: it makes the
+    admission durable and returns those that may run, the others end as cancelled. When it raises
+    Unavailable they wait and are tried again, and live rows go on.
     """
 
     def __init__(
@@ -72,14 +61,18 @@ class Engine:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._runner = runner
-        self._scheduler = Scheduler(config)
-        self._context = runner.info.context
-        self._on_admit = on_admit
+        self._info = info = runner.info
+        padded = info.runner == "padded"
+        self._scheduler: Scheduler = (
+            PaddedScheduler(config) if padded else PackedScheduler(config, info)
+        )
+        self._gate = Gate(on_admit)
         self._clock = clock
         self._meter = Meter(clock())
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._open: dict[str, _Ticket] = {}
-        self._backoff = FIRST_BACKOFF
+        self._open: dict[str, Ticket] = {}
+        self._deadlines = Deadlines()
+        self._pending = False  #: the runner has more to tell, with or without a step to run
         self._draining = False
         self._stopping = False
         self._closed = False
@@ -106,15 +99,18 @@ class Engine:
     def submit(
         self, request: EngineRequest, on_done: OnDone, on_token: OnToken | None = None
     ) -> None:
-        """Never blocks. Raises InvalidRequest for a lane that does not exist."""
+        """Never blocks. `on_token` gets the text of the first answer as it comes. Raises
+        InvalidRequest for a lane that does not exist, or no answers to give."""
         if request.lane not in list(EngineLane):
             raise InvalidRequest(f"There is no lane {request.lane!r}.", param="lane")
-        ticket, now = _Ticket(on_done, on_token), self._clock()
+        if request.n < 1:
+            raise InvalidRequest("At least one answer has to be asked for.", param="n")
+        ticket, now = Ticket(request, on_done, on_token), self._clock()
         with self._close_lock:
             if not self._closed:
-                self._inbox.put(lambda: self._take(request, ticket, now))
+                self._inbox.put(lambda: self._take(ticket, now))
                 return
-        _call(on_done, _unstarted(request, message="The engine has stopped."))
+        _call(on_done, ticket.failure(None, "The engine has stopped."))
 
     def cancel(self, id: str) -> None:
         """Takes effect between two steps. Of an unknown id: nothing."""
@@ -129,22 +125,12 @@ class Engine:
         return self._thread.is_alive()
 
     def stats(self) -> EngineStats:
-        now = self._clock()
-        totals, rates, busy_since = self._meter.totals, self._meter.rates(now), self._busy_since
-        return EngineStats(
-            waiting=self._scheduler.waiting(),
-            running=self._scheduler.running(),
-            micro_batches=self._scheduler.micro_batches,
-            row_limit=self._scheduler.limit.rows,
-            steps=totals.steps,
-            tokens_in=totals.tokens_in,
-            tokens_out=totals.tokens_out,
-            tokens_read=totals.tokens_read,
-            tokens_needed=totals.tokens_needed,
-            padded_share=totals.padded_share,
-            rows_per_step=rates.rows_per_step,
-            tokens_per_s=rates.tokens_per_s,
-            busy_share=rates.busy_share,
+        now, busy_since = self._clock(), self._busy_since
+        return engine_stats(
+            self._info.runner,
+            self._scheduler,
+            self._meter,
+            now,
             last_step_age=0.0 if busy_since is None else max(0.0, now - busy_since),
             failures_in_a_row=self._failures_in_a_row,
             draining=self._draining,
@@ -165,61 +151,79 @@ class Engine:
             self._close()
 
     def _turn(self) -> None:
-        plan = self._scheduler.schedule(self._clock())
+        now = self._clock()
+        for ticket in self._deadlines.pop(now):
+            self._cancel(ticket.request.id, "The deadline has passed.")
+        plan = self._scheduler.schedule(now) or (StepPlan() if self._pending else None)
         if plan is None:
             self._busy_since = None
             self._await_command()
             return
-        self._busy_since = self._clock()
-        if plan.admit:
-            plan = self._admit(plan)
-        if plan is not None:
-            self._step(plan)
+        self._busy_since = now
+        left = self._admit(plan) if plan.admit else plan
+        if left is not None:
+            self._step(left)
         self._read_inbox()
 
     def _step(self, plan: StepPlan) -> None:
-        began = self._clock()
+        began, rows = self._clock(), self._scheduler.rows_in(plan)
         try:
             output = self._runner.step(plan)
+            started = [self._scheduler.find(id) for id in output.started]
             results = self._scheduler.update(plan, output)
         except Exception as error:
             self._failed(plan, error)
             return
         now = self._clock()
-        self._meter.record(began, now, len(results), output.tokens_read, output.tokens_needed)
+        self._pending = output.pending
+        self._meter.record(began, now, rows, output)
+        for sequence in started:
+            if sequence is not None and sequence.started is None:
+                sequence.started = now
+                self._meter.began(now, sequence.lane, now - sequence.arrived)
         for sequence, step in results:
-            fresh = sequence.append(step, now)
-            if fresh:
-                on_token = self._open[sequence.id].on_token
-                if on_token is not None:
-                    _call(on_token, fresh)
-            if step.finish is not None:
-                self._failures_in_a_row = 0
-                self._finish(sequence, step.finish, text=sequence.text)
+            self._deliver(sequence, step, now)
+
+    def _deliver(self, sequence: Sequence, step: RowStep, now: float) -> None:
+        ticket = self._open.get(sequence.request.id)
+        if ticket is None:
+            return  # another of its answers failed in the same step
+        if step.finish in (FinishReason.ERROR, FinishReason.CANCELLED):
+            message = step.text or "The model cannot serve this prompt."
+            self._end(ticket, PromptError.INVALID_REQUEST, message)
+            return
+        fresh = sequence.append(step)
+        if fresh and ticket.on_token is not None and sequence.stream:
+            _call(ticket.on_token, fresh)
+        if step.finish is None:
+            return
+        self._failures_in_a_row = 0
+        if sequence.started is not None and step.tokens > 1:
+            self._meter.ended(now, now - sequence.started, step.tokens - 1)
+        if ticket.is_answered:
+            self._close_ticket(ticket, ticket.result())
 
     def _admit(self, plan: StepPlan) -> StepPlan | None:
-        """Make the admission durable. None: nothing is left to prefill now."""
-        rows = self._scheduler.rows_of(plan.micro_batch)
-        new = [row.id for row in rows if not row.admitted]
-        try:
-            refused = set(new) - self._on_admit(new) if new else set()
-        except Exception as error:
-            self._scheduler.take_back(plan.micro_batch)
-            self._scheduler.hold(self._clock() + self._backoff)
-            known = isinstance(error, Unavailable)
-            log.warning("admission.postponed", seconds=self._backoff, exc_info=not known)
-            self._backoff = min(self._backoff * 2, LONGEST_BACKOFF)
-            return None
-        self._backoff = FIRST_BACKOFF
+        """Make the admission durable. None: nothing is left to run now."""
+        entering = self._scheduler.entering(plan)
+        refused = self._gate.refused(list(dict.fromkeys(row.request.id for row in entering)))
+        if refused is None:
+            self._scheduler.hold(self._clock() + self._gate.backoff)
+            return self._scheduler.take_back(plan)
+        for sequence in entering:
+            for answer in self._open[sequence.request.id].sequences:
+                answer.admitted = True
         left: StepPlan | None = plan
         if refused:
-            left, gone = self._scheduler.refuse(plan, refused)
-            for sequence in gone:
-                self._finish(sequence, FinishReason.CANCELLED, message="Not admitted.")
-        for row in rows:
-            row.admitted = True
-        if left is not None:
-            self._meter.admitted(sum(len(row.prompt) for row in left.admit))
+            tickets = [self._open[id] for id in refused]
+            rows = {answer.id for ticket in tickets for answer in ticket.sequences}
+            left = self._scheduler.refuse(plan, rows)
+            for ticket in tickets:
+                self._end(ticket, None, "Not admitted.")
+        for row in left.admit if left is not None else ():
+            if row.purpose is not Purpose.PREFIX:
+                found = self._scheduler.find(row.id)
+                self._meter.admitted(len(row.prompt), found.cached if found else 0)
         return left
 
     def _failed(self, plan: StepPlan, error: Exception) -> None:
@@ -227,22 +231,18 @@ class Engine:
         The others never notice."""
         out_of_memory = isinstance(error, OutOfMemory)
         log.warning(
-            "micro_batch.failed",
+            "step.failed",
             micro_batch=plan.micro_batch,
-            rows=len(self._scheduler.rows_of(plan.micro_batch)),
+            rows=self._scheduler.rows_in(plan),
             out_of_memory=out_of_memory,
             exc_info=not out_of_memory,
         )
+        self._pending = False
         self._forget(plan.micro_batch)
-        for sequence in self._scheduler.fail(plan.micro_batch, out_of_memory=out_of_memory):
-            if out_of_memory:
-                code = PromptError.OUT_OF_MEMORY
-                message = "The device has not enough memory for this prompt, even alone."
-            else:
-                self._failures_in_a_row += 1
-                code = PromptError.ENGINE
-                message = f"The model raised {type(error).__name__} on this prompt."
-            self._finish(sequence, FinishReason.ERROR, error=code, message=message)
+        for sequence in self._scheduler.fail(plan, out_of_memory=out_of_memory):
+            # What the prompt itself is to blame for says nothing of the device.
+            self._failures_in_a_row += not isinstance(error, PenstockError)
+            self._end(self._open[sequence.request.id], *blame(error))
         if self._failures_in_a_row >= MAX_FAILURES_IN_A_ROW:
             raise RuntimeError("the runner fails at whatever it is given")
 
@@ -255,8 +255,9 @@ class Engine:
     # ---- commands -------------------------------------------------------------------------
 
     def _await_command(self) -> None:
-        """Sleep until a command comes or a waiting prompt is due."""
-        due = self._scheduler.next_due()
+        """Sleep until a command comes, or something is due."""
+        dues = (self._scheduler.next_due(), self._deadlines.next)
+        due = min((due for due in dues if due is not None), default=None)
         wait = LONGEST_WAIT if due is None else min(LONGEST_WAIT, due - self._clock())
         try:
             command = self._inbox.get(timeout=max(0.0, wait))
@@ -275,38 +276,37 @@ class Engine:
         for micro_batch in self._scheduler.take_emptied():
             self._forget(micro_batch)
 
-    def _take(self, request: EngineRequest, ticket: _Ticket, now: float) -> None:
-        outcome = self._refusal(request)
-        if outcome is not None:
-            _call(ticket.on_done, outcome)
+    def _take(self, ticket: Ticket, now: float) -> None:
+        request = ticket.request
+        refused = self._refusal(request)
+        if refused is not None:
+            _call(ticket.on_done, ticket.failure(*refused))
             return
         self._open[request.id] = ticket
-        self._scheduler.add(request, now)
+        self._deadlines.add(ticket)
+        for branch in range(1 if request.choices else request.n):
+            stream = ticket.on_token is not None and branch == 0
+            row = self._scheduler.add(request, now, branch=branch, stream=stream)
+            ticket.sequences.append(row)
 
-    def _refusal(self, request: EngineRequest) -> EngineOutcome | None:
-        """The outcome of a request that cannot even wait."""
-        tokens = len(request.prompt)
+    def _refusal(self, request: EngineRequest) -> tuple[PromptError | None, str] | None:
+        """Why a request cannot even wait."""
         if self._draining or self._closed:
-            return _unstarted(request, message="The engine is stopping.")
+            return None, "The engine is stopping."
         if request.id in self._open:
             log.warning("request.repeated", id=request.id)
-            return _unstarted(request, message="A request with this id is in the engine.")
-        if not tokens:
-            return _unstarted(request, PromptError.EMPTY, "The prompt has no tokens.")
-        if tokens >= self._context:
-            message = f"The prompt has {tokens} tokens; the context is {self._context}."
-            return _unstarted(request, PromptError.TOO_LONG, message)
-        return None
+            return None, "A request with this id is in the engine."
+        return refusal(request, self._info.context, self._scheduler)
 
-    def _cancel(self, id: str) -> None:
-        sequence = self._scheduler.cancel(id)
-        if sequence is not None:
-            self._finish(sequence, FinishReason.CANCELLED)
+    def _cancel(self, id: str, message: str | None = None) -> None:
+        ticket = self._open.get(id)
+        if ticket is not None:
+            self._end(ticket, None, message)
 
     def _drain(self) -> None:
         self._draining = True
         for sequence in self._scheduler.clear_waiting():
-            self._finish(sequence, FinishReason.CANCELLED, message="The engine is stopping.")
+            self._cancel(sequence.request.id, "The engine is stopping.")
 
     def _close(self) -> None:
         with self._close_lock:
@@ -319,27 +319,17 @@ class Engine:
 
     # ---- answers --------------------------------------------------------------------------
 
-    def _finish(
-        self,
-        sequence: Tracked,
-        finish: FinishReason,
-        *,
-        text: str | None = None,
-        error: PromptError | None = None,
-        message: str | None = None,
-    ) -> None:
-        request = sequence.request
-        outcome = EngineOutcome(
-            id=request.id,
-            text=text,
-            finish=finish,
-            prompt_tokens=len(request.prompt),
-            completion_tokens=sequence.tokens,
-            error=error,
-            message=message,
-            ttft=sequence.ttft,
-        )
-        _call(self._open.pop(request.id).on_done, outcome)
+    def _end(self, ticket: Ticket, error: PromptError | None, message: str | None) -> None:
+        """A request ends without a result: none of its rows runs on."""
+        for sequence in ticket.sequences:
+            self._scheduler.cancel(sequence.id)
+        self._close_ticket(ticket, ticket.failure(error, message))
+
+    def _close_ticket(self, ticket: Ticket, outcome: EngineOutcome) -> None:
+        ticket.over = True
+        self._deadlines.ended(ticket)
+        del self._open[ticket.request.id]
+        _call(ticket.on_done, outcome)
 
 
 def _call(callback: Callable[[T], None], argument: T) -> None:
@@ -347,13 +337,6 @@ def _call(callback: Callable[[T], None], argument: T) -> None:
         callback(argument)
     except Exception:
         log.exception("callback.failed")
-
-
-def _unstarted(
-    request: EngineRequest, error: PromptError | None = None, message: str | None = None
-) -> EngineOutcome:
-    finish = FinishReason.CANCELLED if error is None else FinishReason.ERROR
-    return EngineOutcome(request.id, None, finish, len(request.prompt), 0, error, message)
 
 
 def _nothing() -> None:

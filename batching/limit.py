@@ -1,18 +1,19 @@
-"""How many rows may run at once, given what the device could hold so far."""
+"""How much may run at once, given what the device could hold so far."""
 
 from __future__ import annotations
 
 
-class RowLimit:
-    """Halves when a micro-batch ran out of memory, grows back by a quarter with each that ends."""
+class Limit:
+    """Halves when the device ran out of memory, and grows back by quarters."""
 
-    def __init__(self, max_rows: int) -> None:
-        self._max_rows = max_rows
-        self.rows = max_rows
+    def __init__(self, most: int, least: int = 1) -> None:
+        self._most = most
+        self._least = min(least, most)
+        self.value = most
 
-    def halve(self, failed_rows: int) -> None:
-        """`failed_rows` ran when memory ran out: less than that must be tried next."""
-        self.rows = max(1, min(self.rows, failed_rows) // 2)
+    def halve(self, failed: int) -> None:
+        """`failed` were too many: less must be tried next."""
+        self.value = max(self._least, min(self.value, failed) // 2)
 
     def recover(self) -> None:
-        self.rows = min(self._max_rows, self.rows + max(1, self.rows // 4))
+        self.value = min(self._most, self.value + max(1, self.value // 4))

@@ -1,5 +1,5 @@
-"""The waiting queue of one lane: by length, to cut groups of like lengths; by age, so that none
-starves. Knows no time and no rows that run."""
+"""The waiting queue of one lane of the padded scheduler: by length, to cut groups of like lengths;
+by age, so that none starves. Knows no time and no rows that run."""
 
 from __future__ import annotations
 
@@ -35,6 +35,13 @@ class WaitingQueue:
     def oldest(self) -> Sequence | None:
         """The first in line of those that run in company."""
         return next(iter(self._company.values()), None)
+
+    @property
+    def oldest_arrival(self) -> float | None:
+        """When the first of them all arrived."""
+        lines = (self._company, self._singles, self._alone)
+        firsts = (next(iter(line.values()), None) for line in lines)
+        return min((first.arrived for first in firsts if first is not None), default=None)
 
     def add(self, sequence: Sequence) -> None:
         line = self._line(sequence)

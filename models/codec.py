@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from penstock.errors import InvalidRequest
 
 ROLES = {"system": "System", "user": "User", "assistant": "Assistant"}
+PLAIN_OPENING = "Assistant:"
 
 
 class TokenizerCodec:
@@ -26,6 +27,7 @@ class TokenizerCodec:
         self._tokenizer: Any = copy.deepcopy(tokenizer)
         self._lock = threading.Lock()
         self.has_template = bool(self._tokenizer.chat_template)
+        self._opening: str | None = None  # of the answer; found when first needed
 
     def encode_chat(self, messages: Sequence[tuple[str, str]]) -> tuple[int, ...]:
         """Raises InvalidRequest when the model's template does not take these messages."""
@@ -43,6 +45,39 @@ class TokenizerCodec:
             except TemplateError as error:
                 raise _refused(error) from error
 
+    def encode_answer(self, text: str) -> tuple[int, ...]:
+        """Token ids that, after those of a chat, spell the chat with its answer. Raises
+        InvalidRequest for a text without any."""
+        with self._lock:
+            if self._opening is None:
+                self._opening = self._last_opening() if self.has_template else PLAIN_OPENING
+            # After a plain opening a space is what texts go on with.
+            text = text if self.has_template or not text else f" {text}"
+            whole, opening = self._ids(self._opening + text), self._ids(self._opening)
+            joined = whole[: len(opening)] != opening
+            tokens = self._ids(text) if joined else whole[len(opening) :]
+        if not tokens:
+            raise InvalidRequest("This model has no tokens for an empty text.", param="choices")
+        return tokens
+
+    def _ids(self, text: str) -> tuple[int, ...]:
+        encoded = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)
+        return tuple(encoded["input_ids"])
+
+    def _last_opening(self) -> str:
+        """What stands between the last control token and the answer: tokenizers look at it."""
+        try:
+            chat = self._tokenizer.apply_chat_template(
+                [{"role": "user", "content": "?"}], add_generation_prompt=True, tokenize=False
+            )
+        except TemplateError:
+            return ""
+        added = self._tokenizer.added_tokens_decoder.values()
+        control = [token.content for token in added if token.special]
+        ends = [chat.rfind(token) + len(token) for token in control if token in chat]
+        opening: str = chat[max(ends, default=0) :]
+        return opening
+
     def _encode_template(self, messages: Sequence[tuple[str, str]]) -> tuple[int, ...]:
         # transformers renders templates in jinja2's sandbox.
         return tuple(
@@ -56,7 +91,7 @@ class TokenizerCodec:
 
     def _encode_plain(self, messages: Sequence[tuple[str, str]]) -> tuple[int, ...]:
         lines = [f"{ROLES.get(role, role.capitalize())}: {content}\n" for role, content in messages]
-        text = "".join(lines) + "Assistant:"
+        text = "".join(lines) + PLAIN_OPENING
         return tuple(self._tokenizer(text, split_special_tokens=True)["input_ids"])
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from models.host import available_memory
 from penstock.errors import ModelError
+
+OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 def choose_device(name: str | None) -> torch.device:
@@ -30,12 +33,20 @@ def best_device() -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
     indices = range(torch.cuda.device_count())
-    return torch.device("cuda", max(indices, key=free_memory))
+    return torch.device("cuda", max(indices, key=_free_memory_of))
 
 
-def free_memory(index: int) -> int:
-    """Free bytes of a GPU. NVML where it answers: torch's own question takes memory itself, on
-    each GPU that it is asked about."""
+def free_memory(device: torch.device) -> int:
+    """Free bytes of a device. A GPU's own answer, for what torch keeps unused is free to us."""
+    if device.type == "cpu":
+        return available_memory()
+    torch.cuda.empty_cache()
+    return torch.cuda.mem_get_info(device)[0]
+
+
+def _free_memory_of(index: int) -> int:
+    """Free bytes of a GPU that may not be used yet. NVML where it answers: torch's own question
+    takes memory itself, on each GPU that it is asked about."""
     uuid = f"GPU-{torch.cuda.get_device_properties(index).uuid}"
     free = _nvml_free_memory(uuid)
     return torch.cuda.mem_get_info(index)[0] if free is None else free
@@ -55,3 +66,10 @@ def _nvml_free_memory(uuid: str) -> int | None:
             pynvml.nvmlShutdown()
     except pynvml.NVMLError:
         return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that the device had no memory left."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return any(sign in str(error) for sign in OUT_OF_MEMORY)

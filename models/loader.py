@@ -6,9 +6,9 @@ Call `models.environment.prepare_environment` first, before transformers is impo
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from huggingface_hub.errors import (
@@ -20,16 +20,23 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file
 
-from models.device import choose_device
+from models.device import choose_device, free_memory
+from models.native import speedups
+from models.packed.build import SpeedUp, Spoiled, build
+from models.packed.memory import Wishes
+from models.packed.model import Unpackable
+from models.packed.probe import first_line
 from models.padded import PaddedRunner
 from models.quantization import (
+    DTYPES,
     Quantization,
     compute_dtype,
     default_quantization,
     load_arguments,
+    pays_dense,
     true_parameters,
 )
-from models.runner import ModelInfo, Row, SamplingParams, StepPlan
+from models.runner import Chunk, ModelInfo, Place, Region, Row, Runner, SamplingParams, StepPlan
 from models.safety import CONFIGS, refuse_code, refuse_unsafe_folder
 from penstock.errors import ModelError, ModelNotFound, PenstockError
 from penstock.telemetry import get_logger
@@ -42,8 +49,12 @@ LONGEST_CONTEXT = 10_000_000  #: a tokenizer without a limit says 10**30
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """What to load and how. `None` lets the device decide. `dense`: int4 weights are unpacked once
-    at load, which takes the memory of 16 bits and is faster for many rows."""
+    """What to load and how. `None` lets the device decide.
+
+    `dense`: int4 weights are unpacked once at load, which takes the memory of 16 bits and is faster
+    for many rows. `runner`: `auto` runs packed what can be. `kv_tokens`: keys and values of so many
+    tokens, or of `kv_share` of the memory that is free. `express_rows` come on top of `max_rows`.
+    """
 
     name: str
     revision: str | None = None
@@ -51,28 +62,79 @@ class LoadOptions:
     device: str | None = None
     threads: int | None = None
     hub_allowed: bool = False
-    dense: bool = False
+    dense: bool | None = None
+    runner: Literal["auto", "packed", "padded"] = "auto"
+    kv_tokens: int | None = None
+    kv_share: float | None = None
+    max_rows: int | None = None
+    express_rows: int = 8
 
 
-def load(options: LoadOptions) -> PaddedRunner:
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    model: Any
+    tokenizer: Any
+    info: ModelInfo
+
+
+def load(options: LoadOptions, *, speed_up: SpeedUp = speedups.apply) -> Runner:
     """Raises ModelNotFound, UnsafeModel or ModelError, each with one sentence that says why."""
     _quiet()
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     device = choose_device(options.device)
-    quantization = options.quantization or default_quantization(device)
-    dense = options.dense and quantization == "int4"
     place = _check(options)
+    loaded = _load(place, options, device)
+    if options.runner == "padded":
+        runner: Runner = _padded(loaded, "asked for")
+    else:
+        try:
+            runner = _packed(loaded, options, speed_up)
+        except Spoiled as error:
+            log.warning("model.loaded_again", name=options.name, reason=str(error))
+            del loaded
+            runner = _packed(_load(place, options, device), options, None)
+    _warm_up(runner)
+    return runner
+
+
+def _packed(loaded: _Loaded, options: LoadOptions, speed_up: SpeedUp | None) -> Runner:
+    """The packed runner where the model passes its probe, else the padded one. Raises Spoiled."""
+    wishes = Wishes(options.kv_tokens, options.kv_share, options.max_rows, options.express_rows)
+    try:
+        return build(loaded.model, loaded.tokenizer, loaded.info, wishes, speed_up=speed_up)
+    except Spoiled:
+        raise
+    except Unpackable as error:
+        if options.runner == "packed":
+            raise ModelError(f"{options.name} cannot be run packed: {error}.") from error
+        log.warning("model.not_packed", name=options.name, reason=str(error))
+        return _padded(loaded, str(error))
+
+
+def _padded(loaded: _Loaded, reason: str) -> PaddedRunner:
+    notes = (*loaded.info.notes, f"runs padded: {reason}")
+    return PaddedRunner(loaded.model, loaded.tokenizer, replace(loaded.info, notes=notes))
+
+
+def _load(place: str, options: LoadOptions, device: torch.device) -> _Loaded:
+    quantization = options.quantization or default_quantization(device)
+    dtype = compute_dtype(quantization, device)
+    notes = []
     try:
         model, tokenizer = _read(place, options, quantization, device)
         parameters = true_parameters(model)
-        if dense:
-            model = model.dequantize(dtype=compute_dtype(quantization, device))
+        dense = quantization == "int4" and options.dense is not False
+        if dense and (options.dense or pays_dense(model, dtype, device, free_memory(device))):
+            model = model.dequantize(dtype=dtype)
+            notes.append("int4 weights unpacked at load")
     except torch.OutOfMemoryError as error:
         raise ModelError(f"{options.name} does not fit on {device} as {quantization}.") from error
     except Exception as error:  # whatever a damaged or unknown model makes the libraries raise
         log.warning("model.not_loaded", name=options.name, exc_info=True)
-        raise ModelError(f"{options.name} cannot be loaded: {_first_line(error)}") from error
+        raise ModelError(f"{options.name} cannot be loaded: {first_line(error)}") from error
+    if DTYPES.get(quantization) is not dtype:
+        notes.append(f"computes in {_short(dtype)}")
     info = ModelInfo(
         name=options.name,
         parameters=parameters,
@@ -81,11 +143,9 @@ def load(options: LoadOptions) -> PaddedRunner:
         quantization=quantization,
         context=context_length(model.config, tokenizer),
         runner="padded",
-        notes=("int4 weights unpacked at load",) if dense else (),
+        notes=tuple(notes),
     )
-    runner = PaddedRunner(model, tokenizer, info)
-    _warm_up(runner)
-    return runner
+    return _Loaded(model, tokenizer, info)
 
 
 def _read(
@@ -152,17 +212,23 @@ def _hub_file(options: LoadOptions, name: str) -> Path | None:
     return None if found is None else Path(found)
 
 
-def _warm_up(runner: PaddedRunner) -> None:
-    """Two steps: int8 weights are packed at the first, and a model that cannot run says so now."""
+def _warm_up(runner: Runner) -> None:
+    """A prompt and its answer: int8 weights are packed at the first step, and a model that cannot
+    run says so now."""
     row = Row("warm-up", (0, 0), SamplingParams(max_tokens=2, temperature=0))
+    first = StepPlan(
+        admit=(row,), places=(Place(Region(0, 4)),), chunks=(Chunk(row.id, len(row.prompt)),)
+    )
     try:
-        runner.step(StepPlan(0, admit=(row,)))
+        output = runner.step(first)
+        while output.pending or not any(step.finish for step in output.rows):
+            output = runner.step(StepPlan())
         runner.forget(0)
     except PenstockError:
         raise
     except Exception as error:
         log.warning("model.not_warm", name=runner.info.name, exc_info=True)
-        raise ModelError(f"{runner.info.name} cannot run: {_first_line(error)}") from error
+        raise ModelError(f"{runner.info.name} cannot run: {first_line(error)}") from error
 
 
 def _quiet() -> None:
@@ -174,5 +240,5 @@ def _quiet() -> None:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+def _short(dtype: torch.dtype) -> str:
+    return next(name for name, known in DTYPES.items() if known is dtype)

@@ -1,4 +1,5 @@
-"""How weights are stored: the five names users know, as arguments of transformers."""
+"""How weights are stored and what they are computed in: the five names users know, as arguments of
+transformers."""
 
 from __future__ import annotations
 
@@ -7,6 +8,8 @@ from typing import Any, Literal, cast
 
 import torch
 from transformers import BitsAndBytesConfig
+
+from models.host import cpu_is_fast
 
 Quantization = Literal["int4", "int8", "fp16", "bf16", "fp32"]
 
@@ -25,10 +28,27 @@ def default_quantization(device: torch.device) -> Quantization:
 
 
 def compute_dtype(quantization: Quantization, device: torch.device) -> torch.dtype:
-    """The type of activations, and of weights that are not packed."""
-    if quantization in DTYPES:
-        return DTYPES[quantization]
-    return DTYPES[default_quantization(device)]
+    """The type of activations, and of weights that are not packed: the one that was asked for, or
+    a faster one where the CPU is slow with it."""
+    if device.type == "cpu":
+        return DTYPES[_on_cpu(quantization)]
+    return DTYPES[quantization if quantization in DTYPES else default_quantization(device)]
+
+
+def _on_cpu(quantization: Quantization) -> str:
+    if quantization in ("fp32", "int8"):
+        # With int8 the weights are fast in any case, and in fp32 tokens stay exact.
+        return "fp32"
+    if quantization == "fp16" and cpu_is_fast("fp16"):
+        return "fp16"
+    return "bf16" if cpu_is_fast("bf16") else "fp32"
+
+
+def pays_dense(model: Any, dtype: torch.dtype, device: torch.device, free: int) -> bool:
+    """Whether int4 weights are better unpacked once than at every step: where a matrix product of
+    16 bits is faster, and at least half of the free memory stays for keys and values."""
+    growth = true_parameters(model) * dtype.itemsize - int(model.get_memory_footprint())
+    return (device.type != "cpu" or dtype != torch.float32) and growth <= free // 2
 
 
 def load_arguments(quantization: Quantization, device: torch.device) -> dict[str, Any]:

@@ -1,129 +1,208 @@
 """The next token of each row, by that row's own parameters. Knows no text and no model.
 
 A row's token depends on its own logits and random numbers alone, whatever its neighbors are.
+Parameters lie in tensors by slot. What a slot needs is known on the host, so that rows that ask
+for nothing cost nothing, and the device is waited for only where a constraint needs its token.
 """
 
 from __future__ import annotations
 
-import random
+import hashlib
 import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from models.drawing import DrawParams, draw, uniform
+from models.grammar import Grammars
+from models.penalties import Penalties, is_penalized
 from models.runner import Row
+from penstock.errors import InvalidRequest
 
-RANKED = 128  #: likeliest tokens looked at first: sorting a whole vocabulary is slow
-WIDER = 16  #: times as many, when those do not hold the mass that is asked for
+Slots = NDArray[np.int64]
+
+#: What a slot needs beyond the likeliest token.
+DRAWN, CUT, PENALIZED, CONSTRAINED, LOGPROBS = 1, 2, 4, 8, 16
 #: Rows without a seed: the same row draws the same numbers again when it is run again.
 _SALT = secrets.token_hex(16)
 
 
-def random_numbers(row: Row) -> random.Random:
-    """The source of a row's randomness: one number a token."""
-    seed = row.sampling.seed
-    return random.Random(f"{_SALT}{row.id}" if seed is None else seed)  # noqa: S311
+@dataclass(frozen=True, slots=True)
+class Logprobs:
+    """Natural logarithms of the softmax of the model's logits. `rows`: which of the B rows."""
+
+    rows: torch.Tensor  # [L] int64
+    chosen: torch.Tensor  # [L] float32
+    top: torch.Tensor  # [L, K] float32, best first; K is what the greediest row asks for
+    top_tokens: torch.Tensor  # [L, K] int64
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """What was chosen for B rows, on the device. `complete`: the constraint is satisfied and
+    nothing can follow. `broken`: the model's output was not a number; the token means nothing."""
+
+    tokens: torch.Tensor  # [B] int64
+    ended: torch.Tensor  # [B] bool: an end token, the row's limit, or complete
+    complete: torch.Tensor  # [B] bool
+    broken: torch.Tensor  # [B] bool
+    logprobs: Logprobs | None
 
 
 class Sampler:
-    """The parameters of a micro-batch's rows as tensors, in the order of its rows."""
+    """The parameters of all slots. A slot is a place for one row; the caller hands them out."""
 
-    def __init__(self, rows: Sequence[Row], vocabulary: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        slots: int,
+        vocabulary: int,
+        device: torch.device,
+        ends: frozenset[int],
+        grammars: Grammars | None,
+    ) -> None:
         self._device = device
-        self._params = [row.sampling for row in rows]
-        self._random = [random_numbers(row) for row in rows]
-        self._seen = _seen_tokens(rows, vocabulary, device)  # [B, V], or None when not needed
-        self._build()
+        self._grammars = grammars
+        self._penalties = Penalties(slots, vocabulary, device)
+        self._needs = np.zeros(slots, dtype=np.int64)
+        self._most_logprobs = np.zeros(slots, dtype=np.int64)
+        # Temperature, top-p, min-p; then key, top-k, limit, tokens so far.
+        self._floats = torch.zeros(slots, 3, device=device)
+        self._ints = torch.zeros(slots, 4, dtype=torch.int64, device=device)
+        self._is_end = torch.zeros(vocabulary, dtype=torch.bool)
+        self._is_end[[token for token in ends if token < vocabulary]] = True
+        self._is_end = self._is_end.to(device)
 
-    def keep(self, indices: Sequence[int]) -> None:
-        """Forget all other rows."""
-        self._params = [self._params[i] for i in indices]
-        self._random = [self._random[i] for i in indices]
-        if self._seen is not None:
-            self._seen = self._seen[torch.tensor(indices, device=self._device)]
-        self._build()
+    def admit(self, slot: int, row: Row, limit: int) -> None:
+        """Take a row that may have `limit` tokens. Raises InvalidRequest for a constraint that
+        cannot be met."""
+        self.release([slot])
+        p = row.sampling
+        needs = DRAWN * (p.temperature > 0) | LOGPROBS * (p.logprobs is not None)
+        if p.temperature > 0 and (p.top_k > 0 or p.top_p < 1 or p.min_p > 0):
+            needs |= CUT
+        if p.constraint is not None:
+            if self._grammars is None:
+                raise InvalidRequest("This model's answers cannot be constrained.")
+            self._grammars.admit(slot, p.constraint)
+            needs |= CONSTRAINED
+        if is_penalized(p):
+            self._penalties.admit(slot, row.prompt, p)
+            needs |= PENALIZED
+        self._needs[slot] = needs
+        self._most_logprobs[slot] = p.logprobs or 0
+        # Without waiting for what the device does meanwhile.
+        floats = torch.tensor((p.temperature, p.top_p, p.min_p))
+        ints = torch.tensor((_key(row), p.top_k, limit, 0))
+        self._floats[slot].copy_(floats, non_blocking=True)
+        self._ints[slot].copy_(ints, non_blocking=True)
 
-    def _build(self) -> None:
-        params = self._params
-        drawn = [i for i, p in enumerate(params) if p.temperature > 0]
-        self._drawn_rows = drawn
-        self._drawn = torch.tensor(drawn, device=self._device, dtype=torch.long)
-        self._penalty = self._column([p.repetition_penalty for p in params])
-        chosen = [params[i] for i in drawn]
-        self._temperature = self._column([p.temperature for p in chosen])
-        self._top_k = [p.top_k for p in chosen]
-        self._top_p = self._column([p.top_p for p in chosen])
-        self._min_p = self._column([p.min_p for p in chosen])
-        self._cuts = any(p.top_k or p.top_p < 1 for p in chosen)
+    def release(self, slots: Sequence[int]) -> None:
+        """Forget the rows of these slots. Idempotent."""
+        for slot in slots:
+            if self._needs[slot] & CONSTRAINED and self._grammars is not None:
+                self._grammars.release(slot)
+            if self._needs[slot] & PENALIZED:
+                self._penalties.release(slot)
+            self._needs[slot] = 0
 
-    def _column(self, values: list[float]) -> torch.Tensor:
-        return torch.tensor(values, device=self._device, dtype=torch.float32)[:, None]
+    def choose(
+        self, logits: torch.Tensor, slots: torch.Tensor, order: Slots | None = None
+    ) -> Sampled:
+        """The next tokens from logits [B, V] of the rows in `slots` [B], any of them in any order.
 
-    def choose(self, logits: torch.Tensor) -> list[int]:
-        """Token ids for logits [B, V]. Raises FloatingPointError when one is not a number."""
-        logits = logits.float()  # [B, V]
-        if self._seen is not None:
-            punished = torch.where(logits > 0, logits / self._penalty, logits * self._penalty)
-            logits = torch.where(self._seen, punished, logits)
-        tokens = logits.argmax(dim=-1)  # [B]; a NaN counts as the greatest
-        broken = logits.gather(-1, tokens[:, None])[:, 0].isnan()
-        if self._drawn_rows:
-            tokens[self._drawn] = self._draw(logits[self._drawn])
-        if self._seen is not None:
-            self._seen.scatter_(1, tokens[:, None], True)
-        chosen: list[int] = tokens.masked_fill(broken, -1).tolist()
-        if -1 in chosen:
+        `order`: the same slots on the host, which spares waiting for them. Raises
+        FloatingPointError when an output is not a number, on the CPU; elsewhere `broken` says it.
+        """
+        if order is None:
+            order = slots.cpu().numpy()
+        needs = self._needs[order]
+        some = int(np.bitwise_or.reduce(needs, initial=0))
+        adjusted = (
+            self._adjust(logits, needs, order) if some & (PENALIZED | CONSTRAINED) else logits
+        )
+        tokens = adjusted.argmax(dim=-1)  # [B]; a NaN counts as the greatest
+        broken = adjusted.gather(-1, tokens[:, None])[:, 0].isnan()
+        if self._device.type == "cpu" and bool(broken.any()):
             raise FloatingPointError("the model's output is not a number")
-        return chosen
+        if some & DRAWN:
+            self._draw(adjusted, tokens, slots, needs)
+        ended, complete = self._advance(tokens, slots, needs, order)
+        logprobs = self._logprobs(logits, tokens, needs, order) if some & LOGPROBS else None
+        return Sampled(tokens, ended, complete, broken, logprobs)
 
-    def _draw(self, logits: torch.Tensor) -> torch.Tensor:
-        """Sample from the logits of the rows with a temperature, [S, V] -> [S]."""
-        # Of a temperature near zero the quotient must not overflow to equal infinities.
-        logits = (logits - logits.max(dim=-1, keepdim=True).values) / self._temperature
-        floor = torch.log(self._min_p)  # the best logit is 0 now
-        if self._cuts:
-            floor = torch.maximum(floor, _nucleus_floor(logits, self._top_k, self._top_p))
-        weights = torch.softmax(logits.masked_fill(logits < floor, -torch.inf), dim=-1)
-        # In the vocabulary's order, so that noise which reorders near ties moves nothing.
-        cumulative = weights.cumsum(dim=-1, dtype=torch.float64)  # [S, V]
-        uniform = [self._random[i].random() for i in self._drawn_rows]
-        drawn = torch.tensor(uniform, device=self._device, dtype=torch.float64)[:, None]
-        index = torch.searchsorted(cumulative, drawn * cumulative[:, -1:], right=True)[:, 0]
-        # A product that rounded up to the whole mass lies behind the last token.
-        return torch.where(index < logits.shape[-1], index, weights.argmax(dim=-1))
+    def _adjust(self, logits: torch.Tensor, needs: Slots, order: Slots) -> torch.Tensor:
+        """A copy of the logits, penalized and masked."""
+        logits = logits.to(torch.float32, copy=True)
+        rows = np.flatnonzero(needs & PENALIZED)
+        if len(rows):
+            self._penalties.apply(logits, rows, order[rows])
+        rows = np.flatnonzero(needs & CONSTRAINED)
+        if len(rows) and self._grammars is not None:
+            index = self._index(rows)
+            allowed = self._grammars.allowed(order[rows].tolist(), self._device)
+            logits[index] = logits[index].masked_fill(~allowed, -torch.inf)
+        return logits
+
+    def _draw(
+        self, logits: torch.Tensor, tokens: torch.Tensor, slots: torch.Tensor, needs: Slots
+    ) -> None:
+        """Put drawn tokens in the place of the likeliest ones, for the rows with a temperature."""
+        rows = np.flatnonzero(needs & DRAWN)
+        everything = len(rows) == len(needs)
+        index = None if everything else self._index(rows)
+        if index is not None:
+            logits, slots = logits[index], slots[index]
+        temperature, top_p, min_p = self._floats[slots].unsqueeze(-1).unbind(1)  # [S, 1] each
+        key, top_k, _, so_far = self._ints[slots].unbind(1)  # [S] each
+        cuts = bool((needs & CUT).any())
+        params = DrawParams(temperature, top_p, min_p, top_k[:, None], cuts)
+        drawn = draw(logits.float(), params, uniform(key, so_far))
+        if index is None:
+            tokens.copy_(drawn)
+        else:
+            tokens[index] = drawn
+
+    def _advance(
+        self, tokens: torch.Tensor, slots: torch.Tensor, needs: Slots, order: Slots
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Count the tokens. Returns which rows ended, and which of them by their constraint."""
+        self._ints[:, 3].index_add_(0, slots, torch.ones_like(slots))
+        _, _, limit, so_far = self._ints[slots].unbind(1)
+        ended = self._is_end[tokens] | (so_far >= limit)
+        complete = torch.zeros_like(ended)
+        rows = np.flatnonzero(needs & PENALIZED)
+        if len(rows):
+            self._penalties.count(order[rows], tokens[self._index(rows)])
+        rows = np.flatnonzero(needs & CONSTRAINED)
+        if len(rows) and self._grammars is not None:
+            index = self._index(rows)
+            over, done = self._grammars.accept(order[rows].tolist(), tokens[index].tolist())
+            ended[index] |= torch.tensor(over, device=self._device)
+            complete[index] = torch.tensor(done, device=self._device)
+        return ended, complete
+
+    def _logprobs(
+        self, logits: torch.Tensor, tokens: torch.Tensor, needs: Slots, order: Slots
+    ) -> Logprobs:
+        rows = np.flatnonzero(needs & LOGPROBS)
+        index = self._index(rows)
+        raw = logits[index].float()  # [L, V]
+        mass = raw.logsumexp(dim=-1, keepdim=True)
+        most = min(int(self._most_logprobs[order[rows]].max()), raw.shape[-1])
+        top = raw.topk(most, dim=-1)
+        chosen = raw.gather(-1, tokens[index][:, None])
+        return Logprobs(index, (chosen - mass)[:, 0], top.values - mass, top.indices)
+
+    def _index(self, rows: Slots) -> torch.Tensor:
+        return torch.from_numpy(rows).to(self._device, non_blocking=True)
 
 
-def _nucleus_floor(
-    logits: torch.Tensor, top_k: list[int], top_p: torch.Tensor, ranked_first: int = RANKED
-) -> torch.Tensor:
-    """The lowest logit that is kept by top-k, then top-p among those, [S, V] -> [S, 1]. Ties with
-    it are kept too."""
-    vocabulary = logits.shape[-1]
-    width = min(vocabulary, max(ranked_first, *top_k))
-    ranked = logits.topk(width, dim=-1).values  # [S, W], best first
-    last = [min(k, vocabulary) - 1 if k else -1 for k in top_k]
-    ranks = torch.tensor(last, device=logits.device)[:, None]
-    by_k = ranked.gather(-1, ranks.clamp(min=0)).masked_fill(ranks < 0, -torch.inf)
-    mass = logits.masked_fill(logits < by_k, -torch.inf).logsumexp(dim=-1, keepdim=True)
-    inside = (ranked - mass).exp().masked_fill(ranked < by_k, 0.0).cumsum(dim=-1)
-    # The first rank at which the mass reaches top_p is the last one kept.
-    reached = (inside < top_p).sum(dim=-1, keepdim=True)
-    whole = top_p >= 1
-    by_p = ranked.gather(-1, reached.clamp(max=width - 1)).masked_fill(whole, -torch.inf)
-    floor = torch.maximum(by_k, by_p)
-    if width < vocabulary:
-        flat = ((reached == width) & ~whole & (ranks < 0))[:, 0].nonzero()[:, 0]
-        if len(flat):
-            wider = _nucleus_floor(logits[flat], [0] * len(flat), top_p[flat], width * WIDER)
-            floor[flat] = wider
-    return floor
-
-
-def _seen_tokens(rows: Sequence[Row], vocabulary: int, device: torch.device) -> torch.Tensor | None:
-    """Which tokens each row has had, its prompt included, when a row is punished for repeating."""
-    if all(row.sampling.repetition_penalty == 1 for row in rows):
-        return None
-    seen = torch.zeros(len(rows), vocabulary, dtype=torch.bool)
-    for index, row in enumerate(rows):
-        seen[index, torch.tensor(row.prompt)] = True
-    return seen.to(device)
+def _key(row: Row) -> int:
+    """A row's randomness, as a signed 64-bit integer."""
+    seed = row.sampling.seed
+    source = f"{_SALT}/{row.id}" if seed is None else f"{seed}"
+    digest = hashlib.blake2b(f"{source}/{row.branch}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)

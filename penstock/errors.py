@@ -122,6 +122,7 @@ class PromptError(StrEnum):
     EMPTY = "empty_prompt"  #: nothing but white space
     INVALID_TEXT = "invalid_text"  #: NUL or a lone surrogate
     INVALID_MESSAGE = "invalid_message"  #: not a string and not a list of chat messages
+    INVALID_REQUEST = "invalid_request"  #: the model cannot serve the choices or the format
     TOO_LARGE = "prompt_too_large"  #: more bytes than the limit
     TOO_LONG = "context_length_exceeded"  #: more tokens than the model's context
     OUT_OF_MEMORY = "out_of_memory"  #: does not fit the device even alone

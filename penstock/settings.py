@@ -55,14 +55,47 @@ class ModelSettings(BaseModel):
     device: str | None = Field(
         default=None, description="`cuda:1`, `cpu`; by default the GPU with most free memory."
     )
-    max_rows: int = Field(default=64, ge=1, le=4096, description="Rows that run at once.")
+    runner: Literal["auto", "packed", "padded"] = Field(
+        default="auto",
+        description="`packed`: no padding, rows join and leave at any step; `padded`: "
+        "micro-batches, for every model; `auto`: packed where the model passes its probe.",
+    )
+    max_rows: int | None = Field(
+        default=None, ge=1, le=4096, description="Rows that run at once; by default what fits."
+    )
+    step_tokens: int | None = Field(
+        default=None,
+        ge=16,
+        le=65_536,
+        description="Packed: tokens of one step; by default what the device likes best.",
+    )
+    kv_tokens: int | None = Field(
+        default=None,
+        ge=64,
+        description="Packed: tokens whose keys and values are kept; by default what fits.",
+    )
+    kv_share: float | None = Field(
+        default=None,
+        gt=0,
+        le=0.95,
+        description="Packed: share of the free device memory for them, where `kv_tokens` is not "
+        "given; by default 0.85 of a GPU's and 0.5 of the machine's.",
+    )
+    min_prefix: int = Field(
+        default=32,
+        ge=0,
+        description="Packed: prompts of a job that begin with so many equal tokens share them; "
+        "0: none do.",
+    )
     max_batch_tokens: int = Field(
         default=16_384,
         ge=16,
-        description="Rows times the longest prompt of one micro-batch, in tokens.",
+        description="Padded: rows times the longest prompt of one micro-batch, in tokens.",
     )
     max_wait: float = Field(
-        default=0.5, ge=0, description="Seconds a bulk prompt waits for a fuller micro-batch."
+        default=0.5,
+        ge=0,
+        description="Padded: seconds that a bulk prompt waits for a fuller micro-batch.",
     )
     express_rows: int = Field(default=8, ge=1, description="Rows kept for chats.")
     threads: int | None = Field(

@@ -31,17 +31,18 @@ __all__ = [
 ]
 
 # The hint is a shard that a wake-up named; whoever comes second takes the next in order. A batch
-# that is locked is being started, or ended, by somebody else.
+# that is locked is being started, or ended, by somebody else; one whose time is over will be ended.
 _CLAIM = text("""
     WITH hinted AS (
         SELECT s.id FROM shards s JOIN batches b ON b.id = s.batch_id
         WHERE s.id = :hint AND s.state = 'ready' AND s.model = :model AND s.lane = :lane
-          AND b.ending IS NULL
+          AND b.ending IS NULL AND (b.expires_at > clock_timestamp()) IS NOT FALSE
         FOR NO KEY UPDATE OF s SKIP LOCKED
     ), following AS (
         SELECT s.id FROM shards s JOIN batches b ON b.id = s.batch_id
         WHERE s.state = 'ready' AND s.model = :model AND s.lane = :lane
-          AND b.ending IS NULL AND s.id IS DISTINCT FROM :hint
+          AND b.ending IS NULL AND (b.expires_at > clock_timestamp()) IS NOT FALSE
+          AND s.id IS DISTINCT FROM :hint
         ORDER BY s.priority DESC, s.id
         LIMIT :limit - (SELECT count(*) FROM hinted)
         FOR NO KEY UPDATE OF s SKIP LOCKED
@@ -60,7 +61,8 @@ _CLAIM = text("""
         UPDATE batches b SET status = 'in_progress', started_at = clock_timestamp()
         FROM first WHERE b.id = first.id
     )
-    SELECT l.id, l.epoch, l.batch_id, l.lane, l.alone, b.params, b.system
+    SELECT l.id, l.epoch, l.batch_id, l.lane, l.alone, b.params, b.system,
+           extract(epoch FROM b.expires_at - clock_timestamp()) AS seconds_left
     FROM leased l JOIN batches b ON b.id = l.batch_id
     ORDER BY l.id IS NOT DISTINCT FROM :hint DESC, l.priority DESC, l.id
 """)
@@ -96,14 +98,15 @@ _COMMIT = text("""
         SELECT * FROM unnest(
             CAST(:positions AS int[]), CAST(:texts AS text[]), CAST(:finishes AS text[]),
             CAST(:codes AS text[]), CAST(:messages AS text[]),
-            CAST(:prompt_tokens AS int[]), CAST(:completion_tokens AS int[])
+            CAST(:prompt_tokens AS int[]), CAST(:completion_tokens AS int[]),
+            CAST(:details AS jsonb[])
         ) AS t(position, text, finish_reason, error_code, error_message,
-               prompt_tokens, completion_tokens)
+               prompt_tokens, completion_tokens, detail)
     ), stored AS (
         INSERT INTO results (batch_id, position, text, finish_reason, error_code, error_message,
-                             prompt_tokens, completion_tokens)
+                             prompt_tokens, completion_tokens, detail)
         SELECT f.batch_id, t.position, t.text, t.finish_reason, t.error_code, t.error_message,
-               t.prompt_tokens, t.completion_tokens
+               t.prompt_tokens, t.completion_tokens, t.detail
         FROM fence f
         JOIN requests r ON r.shard_id = f.id
         JOIN sent t ON t.position = r.position
@@ -224,6 +227,7 @@ def claim(
             alone=row.alone,
             params=row.params,
             system=row.system,
+            seconds_left=None if row.seconds_left is None else float(row.seconds_left),
             requests=tuple(requests[row.id]),
         )
         for row in leased
@@ -258,6 +262,7 @@ def commit(
             "messages": [storable(outcome.error_message) for outcome in outcomes],
             "prompt_tokens": [outcome.prompt_tokens for outcome in outcomes],
             "completion_tokens": [outcome.completion_tokens for outcome in outcomes],
+            "details": [outcome.detail for outcome in outcomes],
         },
     ).one_or_none()
     if row is None:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, func, select, text
+from sqlalchemy import ColumnElement, Connection, Row, Text, cast, func, select, text
+from sqlalchemy.dialects.postgresql import JSONPATH
 
 from storage.records import Batch, LaneDepth, ResultRow
 from storage.states import BatchStatus, Lane
 from storage.tables import batches
 from storage.tables import results as results_table
 from storage.text import is_storable
-
-_STREAM_CHUNK = 1000
 
 _RESULT_COLUMNS = (
     results_table.c.position,
@@ -24,6 +22,9 @@ _RESULT_COLUMNS = (
     results_table.c.prompt_tokens,
     results_table.c.completion_tokens,
 )
+
+#: Parameters that give every result more than a text.
+_DETAILED = '$ ? (@.mode == "score" || @.n > 1 || @.logprobs == true)'
 
 # Two halves, so that each is served by its own partial index.
 _LANE_DEPTHS = text("""
@@ -90,6 +91,7 @@ def batch_columns() -> tuple[ColumnElement[Any], ...]:
         columns.finished_at,
         columns.expires_at,
         func.clock_timestamp().label("now"),
+        func.jsonb_path_exists(columns.params, cast(_DETAILED, JSONPATH)).label("detailed"),
     )
 
 
@@ -111,17 +113,6 @@ def get_batch(conn: Connection, owner: str, batch_id: str) -> Batch | None:
     return None if row is None else batch_record(row)
 
 
-def list_batches(conn: Connection, owner: str, limit: int = 50) -> list[Batch]:
-    """The owner's batches, newest first."""
-    rows = conn.execute(
-        select(*batch_columns())
-        .where(batches.c.owner == owner)
-        .order_by(batches.c.id.desc())
-        .limit(limit)
-    )
-    return [batch_record(row) for row in rows]
-
-
 def results(conn: Connection, batch_id: str, offset: int, limit: int) -> list[ResultRow]:
     """Outcomes of the prompts at positions `offset` to `offset + limit`, those that are there."""
     position = results_table.c.position
@@ -133,16 +124,18 @@ def results(conn: Connection, batch_id: str, offset: int, limit: int) -> list[Re
     return [ResultRow(*row) for row in rows]
 
 
-def stream_results(conn: Connection, batch_id: str) -> Iterator[ResultRow]:
-    """All outcomes by position, from a server-side cursor: one chunk in memory at a time."""
+def details(conn: Connection, batch_id: str, offset: int, limit: int) -> dict[int, str]:
+    """By position, what results have beside their text, as JSON; those that have any."""
+    table = results_table.c
     rows = conn.execute(
-        select(*_RESULT_COLUMNS)
-        .where(results_table.c.batch_id == batch_id)
-        .order_by(results_table.c.position),
-        execution_options={"yield_per": _STREAM_CHUNK},
+        select(table.position, cast(table.detail, Text)).where(
+            table.batch_id == batch_id,
+            table.position >= offset,
+            table.position < offset + limit,
+            table.detail.is_not(None),
+        )
     )
-    for row in rows:
-        yield ResultRow(*row)
+    return {position: detail for position, detail in rows}
 
 
 def lane_depths(conn: Connection) -> list[LaneDepth]:

@@ -64,6 +64,7 @@ class Batch:
     finished_at: dt.datetime | None
     expires_at: dt.datetime | None
     now: dt.datetime  #: PostgreSQL's clock when this was read
+    detailed: bool  #: its results have more than their text
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,7 @@ class ClaimedShard:
     params: Params
     system: str | None
     requests: tuple[ClaimedRequest, ...]
+    seconds_left: float | None = None  #: until the job expires, when it was claimed
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,7 @@ class Outcome:
     completion_tokens: int
     error_code: str | None = None
     error_message: str | None = None
+    detail: str | None = None  #: what there is beside the text, as a JSON object
 
 
 @dataclass(frozen=True, slots=True)

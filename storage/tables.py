@@ -189,6 +189,8 @@ results = Table(
     _count("prompt_tokens"),
     _count("completion_tokens"),
     _created(),
+    #: What there is beside the text, as a JSON object; null for most.
+    Column("detail", JSONB),
     ForeignKeyConstraint(
         ["batch_id", "position"], ["requests.batch_id", "requests.position"], ondelete="CASCADE"
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 
 from penstock.errors import InvalidRequest
@@ -24,6 +25,24 @@ def storable(text: str | None) -> str | None:
         return text
     whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return whole.replace("\0", "\ufffd")
+
+
+def storable_json(value: Mapping[str, object]) -> str:
+    """A JSON object as text that JSONB takes, with U+FFFD in place of what it refuses."""
+    text = json.dumps(value, ensure_ascii=False)
+    if "\\u0000" in text or not is_storable(text):
+        text = json.dumps(_cleaned(value), ensure_ascii=False)
+    return text
+
+
+def _cleaned(value: object) -> object:
+    if isinstance(value, str):
+        return storable(value)
+    if isinstance(value, Mapping):
+        return {storable(str(name)): _cleaned(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_cleaned(part) for part in value]
+    return value
 
 
 def all_storable(value: object) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import queue
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from penstock.errors import Unavailable
@@ -21,6 +21,7 @@ from workers.lease import Lease
 log = get_logger(__name__)
 
 MAX_ROWS: Final = 64
+MAX_DETAILS: Final = 4_000_000  # characters of details in one statement
 MAX_DELAY: Final = 0.25  # seconds
 MAX_BACKOFF: Final = 5.0  # seconds
 
@@ -87,12 +88,17 @@ class Committer(Background):
         outcomes = list(self._buffer.pop(lease).values())
         self._since.pop(lease)
         lease.committing = True
+        for portion in _portions(outcomes):
+            if not self._store(lease, portion):
+                break
+        lease.committing = False
+
+    def _store(self, lease: Lease, outcomes: list[Outcome]) -> bool:
         receipt = self._commit(lease, outcomes)
         if receipt is None or not receipt.held:
             log.warning("commit.refused", shard=lease.shard.id, epoch=lease.shard.epoch)
             self._on_lost(lease)
-            lease.committing = False
-            return
+            return False
         lease.extend()
         for outcome in outcomes:
             lease.stored(
@@ -100,9 +106,9 @@ class Committer(Background):
                 failed=outcome.error_code is not None,
                 tokens=outcome.completion_tokens,
             )
-        lease.committing = False
         if receipt.batch_done:
             self._finalize(lease.shard.batch_id)
+        return True
 
     def _commit(self, lease: Lease, outcomes: list[Outcome]) -> CommitReceipt | None:
         """Repeat until the database answers; None when told to stop while it is away."""
@@ -126,3 +132,17 @@ class Committer(Background):
                 lifecycle.finalize(conn, batch_id)
         except Unavailable as error:
             log.warning("finalize.delayed", batch=batch_id, reason=error.message)
+
+
+def _portions(outcomes: list[Outcome]) -> Iterator[list[Outcome]]:
+    """In order, each with a bounded size of details: most have none, some have megabytes."""
+    portion: list[Outcome] = []
+    size = 0
+    for outcome in outcomes:
+        portion.append(outcome)
+        size += len(outcome.detail or "")
+        if size >= MAX_DETAILS:
+            yield portion
+            portion, size = [], 0
+    if portion:
+        yield portion

@@ -15,18 +15,30 @@ SHARD_ROWS: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class LaneSizes:
-    """Threads per lane, and rows that one thread claims at once."""
+    """Rows that run at once, and the threads that this takes. A thread stays with its shard to the
+    end of the longest answer, when most others are long done: `tails` are there for that."""
 
-    bulk: int
-    express: int
+    rows: int
     express_rows: int
 
-    @classmethod
-    def for_rows(cls, max_rows: int, express_rows: int) -> LaneSizes:
-        """Enough bulk shards to fill the engine and two to read ahead; for chats as many as run at
-        once, since one that came alone keeps its thread to its end."""
-        bulk = math.ceil(max_rows / SHARD_ROWS) + 2
-        return cls(bulk=bulk, express=express_rows, express_rows=express_rows)
+    @property
+    def bulk(self) -> int:
+        """Shards that fill the engine, and two to read ahead."""
+        return math.ceil(self.rows / SHARD_ROWS) + 2
+
+    @property
+    def tails(self) -> int:
+        return 3 * self.bulk
+
+    @property
+    def express(self) -> int:
+        """As many as run at once, since a chat that came alone keeps its thread to its end."""
+        return self.express_rows
+
+    @property
+    def fill(self) -> int:
+        """Bulk rows that wait or run, below which another shard is claimed."""
+        return self.rows + SHARD_ROWS
 
     @property
     def claim_rows(self) -> dict[Lane, int]:
@@ -34,8 +46,14 @@ class LaneSizes:
         return {Lane.BULK: SHARD_ROWS, Lane.EXPRESS: self.express_rows}
 
     @property
+    def admit_ahead(self) -> int:
+        """Bulk rows whose admission is written before the engine asks: a quarter of those that
+        run, so that few are suspected of a crash that they were not in."""
+        return max(16, self.rows // 4)
+
+    @property
     def threads(self) -> int:
-        return self.bulk + self.express
+        return self.bulk + self.tails + self.express
 
 
 class LaneShares:
@@ -44,7 +62,7 @@ class LaneShares:
     def __init__(self, sizes: LaneSizes) -> None:
         self.sizes = sizes
         self._free = {
-            Lane.BULK: threading.Semaphore(sizes.bulk),
+            Lane.BULK: threading.Semaphore(sizes.bulk + sizes.tails),
             Lane.EXPRESS: threading.Semaphore(sizes.express),
         }
         self._last_message = float("-inf")
@@ -55,6 +73,12 @@ class LaneShares:
 
     def give_back(self, lane: Lane) -> None:
         self._free[lane].release()
+
+    def any_free(self, lane: Lane) -> bool:
+        """Whether a thread could be taken now."""
+        if free := self.take(lane):
+            self.give_back(lane)
+        return free
 
     def message_came(self) -> None:
         self._last_message = time.monotonic()

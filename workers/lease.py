@@ -8,8 +8,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from statistics import fmean
 
 from storage.records import ClaimedShard
+from storage.states import Lane
 
 
 class Lease:
@@ -31,6 +33,10 @@ class Lease:
         self.ok = 0
         self.failed = 0
         self.tokens = 0
+        #: Prompts that wait or run in this process.
+        self.unended = len(self._open)
+        self._ttft: list[float] = []  # seconds, of the rows that had a first token
+        self._cached_tokens = 0
         if not self._open:
             self._over.set()
 
@@ -46,6 +52,12 @@ class Lease:
         """Prompts with no stored outcome yet, by the engine's names."""
         with self._lock:
             return [self.request_id(position) for position in sorted(self._open)]
+
+    @property
+    def deadline(self) -> float | None:
+        """When the job expires, by the clock of this lease."""
+        left = self.shard.seconds_left
+        return None if left is None else self.started + left
 
     @property
     def open_count(self) -> int:
@@ -68,6 +80,19 @@ class Lease:
             self.ok += not failed
             self.tokens += tokens
             self._settle()
+
+    def ended(self) -> None:
+        """The engine is done with one prompt, or never had it."""
+        with self._lock:
+            self.unended -= 1
+
+    def measured(self, ttft: float | None, cached_tokens: int) -> None:
+        """What the engine says of a prompt that ran: seconds to its first token, and tokens of it
+        whose keys and values were there."""
+        with self._lock:
+            self._cached_tokens += cached_tokens
+            if ttft is not None:
+                self._ttft.append(ttft)
 
     def give_back(self, position: int) -> None:
         """The engine will not run it; it goes back to the queue with the shard."""
@@ -103,6 +128,10 @@ class Lease:
             "tokens_per_s": round(self.tokens / seconds),
             "seconds": round(seconds, 2),
         }
+        if self._ttft:
+            summary["ttft"] = round(fmean(self._ttft), 3)
+        if self._cached_tokens:
+            summary["cached_tokens"] = self._cached_tokens
         if self.returned:
             summary["returned"] = self.returned
         if self.lost:
@@ -132,6 +161,12 @@ class Leases:
     def all(self) -> list[Lease]:
         with self._lock:
             return list(self._held.values())
+
+    def unended(self, lane: Lane) -> int:
+        """Prompts of a lane that wait or run in this process."""
+        return sum(
+            lease.unended for lease in self.all() if lease.shard.lane is lane and not lease.over
+        )
 
     def find(self, request_id: str) -> tuple[Lease, int] | None:
         """The lease and position behind an engine's request id."""

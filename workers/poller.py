@@ -1,36 +1,59 @@
-"""Looks into the database every few seconds and works without a message, so that a broker that is
-away, or a consumer that stopped, costs latency and no throughput."""
+"""Keeps bulk coming: asks for a claim as soon as the engine has room for another shard, and works
+without a message when none comes, so that a broker that is away, or a consumer that stopped, costs
+no throughput. Looks into the database every few seconds."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from typing import Final
 
 from penstock.errors import Unavailable
 from penstock.telemetry import get_logger
 from storage.states import Lane
-from workers.background import Background
+from workers.background import JOIN_TIMEOUT, Background
 from workers.generate import run_all
 from workers.lanes import LaneShares
 from workers.shards import ShardRunner
 
 log = get_logger(__name__)
 
+PAUSE: Final = 0.02  # seconds between two looks: a claim that is under way has to show
+
 
 class Poller(Background):
     """A thread that looks, and helpers that work while the broker stays silent."""
 
-    def __init__(self, runner: ShardRunner, shares: LaneShares, interval: float) -> None:
+    def __init__(
+        self,
+        runner: ShardRunner,
+        shares: LaneShares,
+        interval: float,
+        *,
+        wake: Callable[[], None],
+    ) -> None:
         super().__init__("poller")
         self._runner = runner
         self._shares = shares
         self._interval = interval
+        self._wake = wake
+
+    def stop(self, timeout: float = JOIN_TIMEOUT) -> bool:
+        """End and wait; False when it did not end in time."""
+        self._stopping.set()
+        self._runner.room.set()
+        return super().stop(timeout)
 
     def _run(self) -> None:
-        while not self._stopping.wait(self._interval):
-            if self._shares.silence() < self._interval:
-                continue
-            for lane in Lane:
-                self._start_helpers(lane)
+        while not self._stopping.is_set():
+            has_room = self._runner.room.wait(self._interval)
+            self._runner.room.clear()
+            if self._shares.silence() >= self._interval:
+                for lane in Lane:
+                    self._start_helpers(lane)
+            elif has_room and self._shares.any_free(Lane.BULK):
+                self._wake()
+            self._stopping.wait(PAUSE)
 
     def _start_helpers(self, lane: Lane) -> None:
         while not self._stopping.is_set() and self._shares.take(lane):

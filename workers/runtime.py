@@ -20,21 +20,22 @@ from celery import Celery, signals
 from celery.platforms import SecurityWarning
 
 from batching.engine import Engine
-from batching.requests import EngineConfig
 from models.runner import Runner
 from penstock import __version__, telemetry
 from penstock.errors import StackError, Unavailable
 from penstock.ids import new_id
-from penstock.settings import FAKE_MODEL, Settings
+from penstock.settings import Settings
 from storage import fleet
 from storage import leases as sql
 from storage.database import Database
+from storage.states import Lane
 from workers import generate
 from workers.app import make_app
 from workers.committer import Committer
 from workers.heartbeat import Heartbeat, HeartbeatTiming
 from workers.lanes import LaneShares, LaneSizes
 from workers.lease import Leases
+from workers.loading import engine_config, load_runner
 from workers.poller import Poller
 from workers.queues import LANES, WakeUps, make_queue
 from workers.shards import ShardRunner, WorkerIdentity
@@ -51,7 +52,7 @@ def run(settings: Settings) -> None:
     telemetry.configure(settings.log.level, settings.log.format)
     if settings.database.url is None or settings.broker.url is None:
         raise StackError("A worker needs PENSTOCK_DATABASE__URL and PENSTOCK_BROKER__URL.")
-    runner = load_runner(settings)
+    runner = load_runner(settings.model)
     database = Database(
         settings.database.url.get_secret_value(),
         pool_size=settings.database.pool_size,
@@ -70,34 +71,6 @@ def run(settings: Settings) -> None:
         raise StackError("Celery's consumer ended by itself; its reason is in the log.")
 
 
-def load_runner(settings: Settings) -> Runner:
-    """The fake runner without torch in memory, or the real one."""
-    model = settings.model
-    if model.name == FAKE_MODEL:
-        from models.fake import FakeRunner
-
-        return FakeRunner(tokens_per_second=model.fake_tokens_per_second)
-    from models.environment import names_hub_model, prepare_environment
-
-    hub_allowed = names_hub_model(model.name)
-    prepare_environment(hub_allowed=hub_allowed)
-    from models.loader import LoadOptions, load
-
-    started = time.monotonic()
-    runner = load(
-        LoadOptions(
-            name=model.name,
-            revision=model.revision,
-            quantization=model.quantization,
-            device=model.device,
-            threads=model.threads,
-            hub_allowed=hub_allowed,
-        )
-    )
-    log.info("model.loaded", seconds=round(time.monotonic() - started, 1), **asdict(runner.info))
-    return runner
-
-
 class GpuWorker:
     """One engine and what surrounds it."""
 
@@ -112,7 +85,8 @@ class GpuWorker:
             model=model.public_name,
             lease_seconds=timing.lease,
         )
-        self._sizes = LaneSizes.for_rows(model.max_rows, model.express_rows)
+        config = engine_config(model, self._info)
+        self._sizes = LaneSizes(config.max_rows, config.express_rows)
         self._shares = LaneShares(self._sizes)
         self._held = Leases()
         self._shards = ShardRunner(
@@ -121,18 +95,10 @@ class GpuWorker:
             info=self._info,
             identity=self._identity,
             held=self._held,
-            claim_rows=self._sizes.claim_rows,
+            sizes=self._sizes,
         )
-        self.engine = Engine(
-            runner,
-            EngineConfig(
-                max_rows=model.max_rows,
-                max_batch_tokens=model.max_batch_tokens,
-                max_wait=model.max_wait,
-                express_rows=model.express_rows,
-            ),
-            on_admit=self._shards.on_admit,
-        )
+        self._config = config
+        self.engine = Engine(runner, config, on_admit=self._shards.on_admit)
         self._committer = Committer(database, lease_seconds=timing.lease, on_lost=self._shards.lose)
         self._shards.attach(self.engine, self._committer)
         self._heartbeat = Heartbeat(
@@ -144,11 +110,16 @@ class GpuWorker:
             stats=self.stats,
             on_replaced=self._replaced,
         )
-        self._poller = Poller(self._shards, self._shares, timing.poll)
+        self._poller = Poller(self._shards, self._shares, timing.poll, wake=self._wake)
         self._watchdog = Watchdog(
             engine=self.engine,
             limit=timing.watchdog,
-            threads=[self._committer.alive, self._heartbeat.alive, self._poller.alive],
+            threads=[
+                self._committer.alive,
+                self._shards.admissions.alive,
+                self._heartbeat.alive,
+                self._poller.alive,
+            ],
         )
         self._drain_lock = threading.Lock()
         self._drained = False
@@ -165,6 +136,7 @@ class GpuWorker:
         signal.signal(signal.SIGINT, self._on_shutdown)
         self.engine.start()
         self._committer.start()
+        self._shards.admissions.start()
         self._register()
         self._heartbeat.start()
         self._poller.start()
@@ -200,6 +172,7 @@ class GpuWorker:
             self._poller.stop()
             self._heartbeat.stop()
             self.engine.stop()
+            self._shards.admissions.stop()
             self._committer.stop(timeout=2 * LAST_WAIT)
             self._await_releases()
             if self._wake_ups is not None:
@@ -219,6 +192,10 @@ class GpuWorker:
             "name": who.model,  # never a path of this machine
             "version": __version__,
             "threads": {"bulk": self._sizes.bulk, "express": self._sizes.express},
+            # What the engine goes by, which may be less than the runner could do.
+            "max_rows": self._config.max_rows,
+            "express_rows": self._config.express_rows,
+            "step_tokens": self._config.step_tokens,
         }
         backoff = 0.5
         while True:
@@ -246,6 +223,11 @@ class GpuWorker:
         if not self._consumer_over.wait(LAST_WAIT):
             self.stop()
             os._exit(0)
+
+    def _wake(self) -> None:
+        """Ask for one more claim of bulk, by the broker, so that Flower shows it."""
+        if self._wake_ups is not None:
+            self._wake_ups.send(None, self._identity.model, Lane.BULK.value)
 
     def _drain(self) -> None:
         """Stop claiming, finish what runs within the grace period, give back the rest. Whoever

@@ -7,23 +7,26 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from batching.engine import Engine
 from batching.requests import EngineOutcome, EngineRequest
-from models.runner import Codec, FinishReason, ModelInfo, SamplingParams
-from penstock.errors import PromptError, Unavailable
+from models.runner import Codec, FinishReason, ModelInfo
+from penstock.errors import InvalidRequest, PromptError, Unavailable
 from penstock.telemetry import get_logger
 from storage import leases as sql
 from storage.database import Database
-from storage.records import ClaimedRequest, ClaimedShard, Outcome, Params
+from storage.records import ClaimedRequest, ClaimedShard
 from storage.states import Lane
+from workers import params
+from workers.admissions import Admissions, Rows
 from workers.committer import Committer
+from workers.lanes import LaneSizes
 from workers.lease import Lease, Leases
+from workers.outcomes import as_outcome, failed
 
 log = get_logger(__name__)
 
@@ -41,14 +44,6 @@ class WorkerIdentity:
     lease_seconds: float
 
 
-def sampling_params(params: Params) -> SamplingParams:
-    """Stored parameters as the engine takes them; unknown keys belong to other parts."""
-    known = {name: params[name] for name in SamplingParams.__dataclass_fields__ if name in params}
-    if isinstance(stop := known.get("stop"), list):
-        known["stop"] = tuple(stop)
-    return SamplingParams(**known)  # type: ignore[arg-type]  # written by our own schema
-
-
 class ShardRunner:
     """Claims and runs shards for every thread that asks."""
 
@@ -60,15 +55,20 @@ class ShardRunner:
         info: ModelInfo,
         identity: WorkerIdentity,
         held: Leases,
-        claim_rows: Mapping[Lane, int],
+        sizes: LaneSizes,
     ) -> None:
         self._database = database
         self._codec = codec
         self._info = info
         self._identity = identity
         self._held = held
-        self._claim_rows = claim_rows
+        self._sizes = sizes
         self._draining = threading.Event()
+        self._claiming = {lane: threading.Lock() for lane in Lane}
+        self._dry = False  # the last claim of bulk found nothing
+        #: Set when bulk has room for another shard, and there may be one.
+        self.room = threading.Event()
+        self.admissions = Admissions(database, ahead=sizes.admit_ahead, on_lost=self.lose)
         self.engine: Engine
         self.committer: Committer
 
@@ -82,25 +82,35 @@ class ShardRunner:
 
     def claim(self, lane: Lane, *, shard: int | None = None) -> list[Lease]:
         """Lease the next shard of a lane, or several small ones that together are no larger than
-        a full one: a thousand jobs of one prompt each must not run one by one. Raises
-        `Unavailable`."""
-        if self._draining.is_set() or not self.engine.alive():
-            return []
-        claimed = self._claim(lane, 1, shard)
-        if claimed and not claimed[0].alone:
-            with contextlib.suppress(Unavailable):  # the first one is ours already
-                rows = max(1, len(claimed[0].requests))
-                if more := min(self._claim_rows[lane] // rows - 1, MAX_SHARDS - 1):
-                    claimed += self._claim(lane, more, None)
-        found = [Lease(one) for one in claimed]
-        for lease in found:
-            self._held.add(lease)
+        a full one: a thousand jobs of one prompt each must not run one by one. Nothing when the
+        engine has enough bulk to go on with. Raises `Unavailable`."""
+        with self._claiming[lane]:
+            if self._draining.is_set() or not self.engine.alive() or not self._has_room(lane):
+                return []
+            claimed = self._claim(lane, 1, shard)
+            if claimed and not claimed[0].alone:
+                with contextlib.suppress(Unavailable):  # the first one is ours already
+                    rows = max(1, len(claimed[0].requests))
+                    if more := min(self._sizes.claim_rows[lane] // rows - 1, MAX_SHARDS - 1):
+                        claimed += self._claim(lane, more, None)
+            found = [Lease(one) for one in claimed]
+            for lease in found:
+                self._held.add(lease)
+        if lane is Lane.BULK:
+            self._dry = not found
         return found
+
+    def _has_room(self, lane: Lane) -> bool:
+        return lane is Lane.EXPRESS or self._held.unended(lane) < self._sizes.fill
+
+    def _tell_room(self) -> None:
+        if not self._dry and not self.room.is_set() and self._has_room(Lane.BULK):
+            self.room.set()
 
     def _claim(self, lane: Lane, limit: int, shard: int | None) -> list[ClaimedShard]:
         who = self._identity
         with self._database.begin() as conn:
-            return sql.claim(
+            claimed = sql.claim(
                 conn,
                 model=who.model,
                 lane=lane,
@@ -110,6 +120,10 @@ class ShardRunner:
                 limit=limit,
                 shard=shard,
             )
+            if lane is Lane.EXPRESS:  # it runs at once, so one transaction does for both
+                for one in (one for one in claimed if not one.alone):
+                    sql.admit(conn, one.id, one.epoch, [row.position for row in one.requests])
+        return claimed
 
     def run(self, lease: Lease) -> dict[str, object]:
         """Run one claimed shard to its end; blocks. Returns Flower's summary."""
@@ -129,22 +143,51 @@ class ShardRunner:
     def _begin(self, lease: Lease) -> None:
         shard = lease.shard
         log.debug("shard.claimed", shard=shard.id, epoch=shard.epoch, batch=shard.batch_id)
-        sampling = sampling_params(shard.params)
+        if isinstance(pattern := self._pattern(lease), str):
+            for request in shard.requests:
+                self._refuse(lease, request, PromptError.INVALID_REQUEST, pattern)
+            return
+        ready = {}
         for request in shard.requests:
-            prompt = self._encode(shard, request)
-            if isinstance(prompt, Outcome):
-                self.committer.put(lease, prompt)
-                continue
-            self.engine.submit(
-                EngineRequest(
-                    id=lease.request_id(request.position),
-                    lane="express" if shard.lane is Lane.EXPRESS else "bulk",
-                    prompt=prompt,
-                    sampling=sampling,
-                    alone=shard.alone,
-                ),
-                self.on_done,
-            )
+            prompt = self._encode(lease, request)
+            if prompt is not None:
+                id = lease.request_id(request.position)
+                ready[request.position] = replace(pattern, id=id, prompt=prompt)
+        self._foresee(lease, {one.id: (lease, position) for position, one in ready.items()})
+        for one in ready.values():
+            self.engine.submit(one, self.on_done)
+        self._tell_room()
+
+    def _pattern(self, lease: Lease) -> EngineRequest | str:
+        """What all requests of a shard have in common, or why none of them can run."""
+        shard = lease.shard
+        try:
+            choices = tuple(map(self._codec.encode_answer, params.labels(shard.params)))
+        except InvalidRequest as error:
+            return error.message
+        if not all(choices):
+            return "The model's tokenizer has no tokens for one of the choices."
+        return EngineRequest(
+            id="",
+            lane="express" if shard.lane is Lane.EXPRESS else "bulk",
+            prompt=(),
+            sampling=params.sampling_params(shard.params),
+            alone=shard.alone,
+            n=params.answers(shard.params),
+            choices=choices,
+            deadline=lease.deadline,
+            group=shard.batch_id,
+        )
+
+    def _foresee(self, lease: Lease, rows: Rows) -> None:
+        """Say what the engine will take. A suspect is admitted by the engine's call alone: a crash
+        that it did not see must not count against it."""
+        if lease.shard.alone:
+            return
+        if lease.shard.lane is Lane.EXPRESS:
+            self.admissions.already(rows)
+        else:
+            self.admissions.expect(rows)
 
     def finish(self, lease: Lease) -> dict[str, object]:
         """Wait for the end of a begun shard; what was given back goes to the queue."""
@@ -158,34 +201,26 @@ class ShardRunner:
 
     def on_done(self, outcome: EngineOutcome) -> None:
         """The engine's callback, on its thread."""
+        self.admissions.forget(outcome.id)
         found = self._held.find(outcome.id)
         if found is None:
             return
         lease, position = found
+        lease.ended()
+        self._tell_room()
         if outcome.finish is FinishReason.CANCELLED:
-            # Only a drain or a lost lease cancels here; a job's cancellation is the database's.
+            # A drain, a lost lease or the job's time: the database decides what becomes of it.
             lease.give_back(position)
             return
-        self.committer.put(lease, _as_outcome(position, outcome))
+        lease.measured(outcome.ttft, outcome.cached_tokens)
+        labels = params.labels(lease.shard.params)
+        self.committer.put(lease, as_outcome(position, outcome, labels))
 
     def on_admit(self, ids: Sequence[str]) -> AbstractSet[str]:
         """Make the admission durable before the engine runs these rows, so that a process that
         dies in the step leaves a trace on them. Raises `Unavailable`."""
-        positions: dict[Lease, list[int]] = defaultdict(list)
-        for request_id in ids:
-            if found := self._held.find(request_id):
-                positions[found[0]].append(found[1])
-        admitted: set[str] = set()
-        lost: list[Lease] = []
-        with self._database.begin() as conn:
-            for lease in sorted(positions, key=lambda lease: lease.key):
-                if sql.admit(conn, *lease.key, positions[lease]):
-                    admitted.update(map(lease.request_id, positions[lease]))
-                else:
-                    lost.append(lease)
-        for lease in lost:
-            self.lose(lease)
-        return admitted
+        found = ((id, self._held.find(id)) for id in ids)
+        return self.admissions.admit({id: row for id, row in found if row is not None})
 
     def lose(self, lease: Lease) -> None:
         """Another epoch owns the shard: drop its work between two steps."""
@@ -198,27 +233,32 @@ class ShardRunner:
         for request_id in ids:
             self.engine.cancel(request_id)
 
-    def _encode(self, shard: ClaimedShard, request: ClaimedRequest) -> tuple[int, ...] | Outcome:
-        messages = request.messages
+    def _encode(self, lease: Lease, request: ClaimedRequest) -> tuple[int, ...] | None:
+        """The prompt's tokens; None where it has its reason instead."""
+        shard, messages = lease.shard, request.messages
         if shard.system and messages[0][0] != "system":
             messages = (("system", shard.system), *messages)
         try:
             prompt = self._codec.encode_chat(messages)
         except Exception as error:  # a model's template may refuse a conversation
             log.warning("prompt.refused", shard=shard.id, error=type(error).__name__)
-            return _refused(
-                request.position,
-                PromptError.INVALID_MESSAGE,
-                "The model's chat template refused it.",
-            )
-        if len(prompt) >= self._info.context:
-            return _refused(
-                request.position,
-                PromptError.TOO_LONG,
-                f"The prompt has {len(prompt)} tokens; the model's context of {self._info.context} "
-                "has to hold it and the answer.",
-            )
-        return prompt
+            reason = "The model's chat template refused it."
+            self._refuse(lease, request, PromptError.INVALID_MESSAGE, reason)
+            return None
+        if len(prompt) < self._info.context:
+            return prompt
+        reason = (
+            f"The prompt has {len(prompt)} tokens; the model's context of {self._info.context} "
+            "has to hold it and the answer."
+        )
+        self._refuse(lease, request, PromptError.TOO_LONG, reason)
+        return None
+
+    def _refuse(
+        self, lease: Lease, request: ClaimedRequest, code: PromptError, reason: str
+    ) -> None:
+        lease.ended()
+        self.committer.put(lease, failed(request.position, code, reason))
 
     def _release(self, lease: Lease) -> None:
         try:
@@ -227,27 +267,3 @@ class ShardRunner:
             log.info("shard.released", shard=lease.shard.id, prompts=lease.returned)
         except Unavailable:
             log.warning("release.skipped", shard=lease.shard.id)  # its lease runs out by itself
-
-
-def _as_outcome(position: int, outcome: EngineOutcome) -> Outcome:
-    return Outcome(
-        position=position,
-        text=outcome.text if outcome.error is None else None,
-        finish_reason=outcome.finish.value if outcome.error is None else None,
-        prompt_tokens=outcome.prompt_tokens,
-        completion_tokens=outcome.completion_tokens,
-        error_code=outcome.error.value if outcome.error else None,
-        error_message=outcome.message,
-    )
-
-
-def _refused(position: int, code: PromptError, message: str) -> Outcome:
-    return Outcome(
-        position=position,
-        text=None,
-        finish_reason=None,
-        prompt_tokens=0,
-        completion_tokens=0,
-        error_code=code.value,
-        error_message=message,
-    )

@@ -56,7 +56,8 @@ async def chat(
         answer = await _answer_while_connected(
             request, parts, stored.batch, cancel_on_leave=key is None
         )
-        return JSONResponse(answer.model_dump(), 200, accepting.headers_of(stored))
+        shown = answer.model_dump(exclude={"detail"} if answer.detail is None else None)
+        return JSONResponse(shown, 200, accepting.headers_of(stored))
     accepted = ChatAccepted(
         request_id=stored.batch.id, conversation_id=stored.batch.metadata[chats.CONVERSATION]
     )

@@ -135,12 +135,23 @@ def _model_stats(model: str, workers: list[WorkerRecord]) -> ModelStats:
         quantization=_text(newest, "quantization", "unknown"),
         context=_number(newest, "context"),
         runner=_text(newest, "runner", "unknown"),
+        notes=_texts(newest, "notes"),
+        max_rows=_number(newest, "max_rows"),
+        express_rows=_number(newest, "express_rows"),
+        step_tokens=_number(newest, "step_tokens"),
+        kv_tokens=_number(newest, "kv_tokens"),
+        kv_bytes=_number(newest, "kv_bytes"),
     )
 
 
 def _text(worker: WorkerRecord, name: str, default: str) -> str:
     value = worker.info.get(name)
     return value if isinstance(value, str) else default
+
+
+def _texts(worker: WorkerRecord, name: str) -> list[str]:
+    value = worker.info.get(name)
+    return [str(part) for part in value] if isinstance(value, list) else []
 
 
 def _number(worker: WorkerRecord, name: str) -> int | None:

@@ -31,6 +31,7 @@ from penstock.annotation.workflow import Annotation, Summary
 from penstock.client import Penstock
 from penstock.errors import PenstockError
 from penstock.schemas.batch import BatchResult
+from penstock.schemas.sampling import Mode
 
 TOPIC_TOKENS = 8
 CHAT_TOKENS = 64
@@ -69,6 +70,9 @@ def main(
     model: Annotated[
         str | None, typer.Option(help="A folder, a hub name or `fake`; by default the tiny one.")
     ] = None,
+    mode: Annotated[
+        Mode, typer.Option(help="`score` weighs all topics, `generate` has the model write one.")
+    ] = "score",
     output: Annotated[Path, typer.Option(help="Folder of the picture.")] = Path("demo-output"),
 ) -> None:
     """Annotate the standard library's documentation, end to end."""
@@ -76,7 +80,7 @@ def main(
         signal.signal(number, _interrupt)
     try:
         with _folder(data_dir, keep=keep) as folder:
-            _demo(folder, output, rows, model)
+            _demo(folder, output, rows, model, mode)
     except PenstockError as error:
         typer.echo(f"demo: {error.message}", err=True)
         raise typer.Exit(1) from None
@@ -85,7 +89,7 @@ def main(
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _demo(folder: Path, output: Path, rows: int | None, model: str | None) -> None:
+def _demo(folder: Path, output: Path, rows: int | None, model: str | None, mode: Mode) -> None:
     table = folder / "heldout.csv"
     annotated = folder / "annotated.csv"
     count = _write_heldout(table, rows)
@@ -97,6 +101,7 @@ def _demo(folder: Path, output: Path, rows: int | None, model: str | None) -> No
             output=annotated,
             template=TOPIC_TEMPLATE,
             choices=LABELS,
+            mode=mode,
             fields={"max_tokens": TOPIC_TOKENS, "temperature": 0.0},
         )
         view = RecordingView(console)

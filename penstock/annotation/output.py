@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +69,16 @@ def _added(plan: Plan, answer: Answer, counts: Counts) -> Row:
         inside = None if answer.text is None else answer.text.strip() in plan.choices
         counts.outside += inside is False
         added[plan.columns.in_choices] = inside
+    if plan.scored:
+        added[plan.columns.probability] = _probability(answer)
     return added
+
+
+def _probability(answer: Answer) -> float | None:
+    """Of the answer among the choices."""
+    found = (answer.detail or {}).get("probabilities")
+    value = found.get(answer.text) if isinstance(found, Mapping) else None
+    return round(value, 6) if isinstance(value, int | float) else None
 
 
 def _writer(file: IO[str], plan: Plan, found: Scan) -> Callable[[Row], object]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from penstock.annotation.tables import Format, Table
 from penstock.annotation.template import Template
 from penstock.errors import InvalidRequest
+from penstock.schemas.sampling import Mode
 
 BODY_VERSION = 1  # of the body that a plan leads to; another one must not meet an old key
 
@@ -32,15 +33,21 @@ class AnswerColumns:
     def in_choices(self) -> str:
         return "in_choices" if self.answer == "answer" else f"{self.answer}_in_choices"
 
+    @property
+    def probability(self) -> str:
+        return "probability" if self.answer == "answer" else f"{self.answer}_probability"
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One annotation. `fields` go into the job as they are."""
+    """One annotation. `fields` go into the job as they are. With `choices` an answer is the
+    likeliest of them (`score`), or a text that is written and can be no other (`generate`)."""
 
     input: Path
     output: Path
     template: str
     choices: tuple[str, ...] = ()
+    mode: Mode = "score"
     fields: Mapping[str, object] = field(default_factory=dict)
     columns: AnswerColumns = AnswerColumns()
     fresh: bool = False
@@ -50,15 +57,30 @@ class Plan:
         return Template.parse(self.template, self.choices)
 
     @property
+    def body(self) -> dict[str, object]:
+        """The fields of the job."""
+        asked = {"choices": list(self.choices), "mode": self.mode} if self.choices else {}
+        return {**self.fields, **asked}
+
+    @property
     def question(self) -> str:
         """A fingerprint of all that is asked about a row."""
-        asked = [BODY_VERSION, self.template, self.choices, dict(self.fields)]
+        asked = [BODY_VERSION, self.template, self.choices, self.body]
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
     @property
     def added(self) -> tuple[str, ...]:
-        names = (self.columns.answer, self.columns.error)
-        return (*names, self.columns.in_choices) if self.choices else names
+        names = [self.columns.answer, self.columns.error]
+        if self.choices:
+            names.append(self.columns.in_choices)
+        if self.scored:
+            names.append(self.columns.probability)
+        return tuple(names)
+
+    @property
+    def scored(self) -> bool:
+        """Each answer has a probability."""
+        return bool(self.choices) and self.mode == "score"
 
     def check(self) -> None:
         """Raise InvalidRequest for what can be seen without reading the rows."""

@@ -182,7 +182,7 @@ class Annotation:
         prompts = Prompts(self._plan, self._watcher.sending)
         key = record.idempotency_key
         try:
-            return self._client.batch_generate(prompts, idempotency_key=key, **self._plan.fields)
+            return self._client.batch_generate(prompts, idempotency_key=key, **self._plan.body)
         except IdempotencyMismatch:
             raise InvalidRequest(
                 "An earlier job of this input was sent in another form; start anew with --fresh."

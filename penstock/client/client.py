@@ -68,7 +68,7 @@ class Penstock:
         """
         if isinstance(messages, str):
             raise InvalidRequest("messages has to be a list of prompts.", param="messages")
-        checked = _checked(BatchFields, fields).model_dump(mode="json", exclude_unset=True)
+        checked = _dump(_checked(BatchFields, fields))
         headers = {
             "Content-Type": "application/json",
             "Idempotency-Key": idempotency_key or uuid7().hex,
@@ -104,7 +104,7 @@ class Penstock:
         given = {**fields, "message": message, "wait": True}
         if conversation_id is not None:
             given["conversation_id"] = conversation_id
-        body = _checked(ChatRequest, given).model_dump(mode="json", exclude_unset=True)
+        body = _dump(_checked(ChatRequest, given))
         # The key makes it safe to repeat: the same message is not said twice.
         key = {"Idempotency-Key": uuid7().hex}
         call = Call("POST", "/chat", Repeat.SAFELY, CHAT_TIMEOUT, json=body, headers=key)
@@ -120,6 +120,11 @@ class Penstock:
 
     def _get(self, path: str, **params: str | int | float) -> Call:
         return Call("GET", path, Repeat.SAFELY, self._timeout, params=params)
+
+
+def _dump(fields: BaseModel) -> dict[str, object]:
+    """What was given, by its names on the wire."""
+    return fields.model_dump(mode="json", exclude_unset=True, by_alias=True)
 
 
 def _checked(model: type[Fields], fields: dict[str, object]) -> Fields:

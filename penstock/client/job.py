@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -14,16 +14,19 @@ from penstock.schemas.batch import BatchResult, PromptFailure
 PAGE = 1_000  # answers of one request
 POLL = 20.0  # seconds that the service holds one poll
 DAY = 86_400.0  # seconds
+_NO_ANSWERS = dict.fromkeys(("offset", "responses", "details", "errors"))
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of the prompt at `index`: a text, or the code and the reason of its error."""
+    """What became of the prompt at `index`: a text, or the code and the reason of its error.
+    `detail` is what the job asked for beside the text, such as `{"probabilities": …}`."""
 
     index: int
     text: str | None
     code: str | None = None
     message: str | None = None
+    detail: Mapping[str, object] | None = None
 
 
 class Job:
@@ -46,7 +49,7 @@ class Job:
         for the job's end. Survives an outage of the service as long as the client retries."""
         # A page of one: without a page an ended job would answer with all its responses.
         found = self._page(0, 1, wait)
-        return found.model_copy(update={"offset": None, "responses": None, "errors": None})
+        return found.model_copy(update=_NO_ANSWERS)
 
     def wait(
         self,
@@ -100,6 +103,7 @@ class Job:
 
 def _answers(found: BatchResult, offset: int) -> Iterator[Answer]:
     failures = {failure.index: failure for failure in found.errors or ()}
+    details = dict(enumerate(found.details or (), start=offset))
     for index, text in enumerate(found.responses or (), start=offset):
         failure = failures.get(index) or PromptFailure(
             index=index, code=PromptError.ENGINE, message="It has no answer yet."
@@ -107,4 +111,4 @@ def _answers(found: BatchResult, offset: int) -> Iterator[Answer]:
         if text is None:
             yield Answer(index, None, failure.code, failure.message)
         else:
-            yield Answer(index, text)
+            yield Answer(index, text, detail=details.get(index))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from penstock.annotation.workflow import Summary
 
 INTERRUPTED = 130  # exit status after Ctrl-C
+Mode = Literal["generate", "score"]
 
 
 def register(app: typer.Typer) -> None:
@@ -37,6 +38,13 @@ def annotate(
     choices: Annotated[
         str | None, typer.Option(help="The allowed answers: a,b,c. {choices} stands for them.")
     ] = None,
+    mode: Annotated[
+        Mode,
+        typer.Option(
+            help="With --choices: `score` weighs them all and tells the probability of the best; "
+            "`generate` lets the model write one of them."
+        ),
+    ] = "score",
     system: Annotated[str | None, typer.Option(help="System prompt of all rows.")] = None,
     max_tokens: Annotated[int, typer.Option(help="Most new tokens of an answer.")] = 200,
     temperature: Annotated[float, typer.Option(help="0 always takes the likeliest token.")] = 0.0,
@@ -55,7 +63,7 @@ def annotate(
 ) -> None:
     """Ask a model about every row of a table, in one durable job.
 
-    The output has the input's columns, `answer` and `error`; with --choices also `in_choices`.
+    The output has the input's columns, `answer` and `error`; with --choices `probability`, too.
 
     After Ctrl-C the job goes on by itself; the same command picks it up.
     """
@@ -69,6 +77,7 @@ def annotate(
         output=output,
         template=unescape(template),
         choices=parse_choices(choices) if choices is not None else (),
+        mode=mode,
         fields={
             "max_tokens": max_tokens,
             "temperature": temperature,

@@ -42,7 +42,7 @@ def require_broker(settings: Settings) -> str:
 
 def check_exposure(settings: Settings) -> None:
     """Refuse to be open to the network without a key or a password."""
-    from penstock.stack.ports import is_loopback
+    from penstock.hosts import is_loopback
 
     if not is_loopback(settings.api.host) and not settings.api.keys:
         raise StackError(
@@ -53,7 +53,7 @@ def check_exposure(settings: Settings) -> None:
 
 def check_flower_exposure(settings: Settings) -> None:
     """Refuse to show the workers to the network without a password."""
-    from penstock.stack.ports import is_loopback
+    from penstock.hosts import is_loopback
 
     if not is_loopback(settings.flower.host) and settings.flower.basic_auth is None:
         raise StackError(

@@ -96,6 +96,10 @@ class BatchResult(BaseModel):
     """`GET /batch-result/{id}`. `responses` is in input order, null where failed or not done.
 
     With `partial=true`, or `offset` and `limit`, `responses[i]` answers prompt `offset + i`.
+    `details`, in the same order, is there when the job asked for more than texts:
+    `{"probabilities": {label: p}, "scores": {label: log-likelihood}}` in mode `score`,
+    `{"completions": [{"text", "finish_reason", "tokens"}]}` with `n` above 1 (each with its
+    `logprobs`), `{"logprobs": [{"token", "logprob", "top_logprobs"}]}` with `logprobs`.
     """
 
     request_id: str
@@ -107,6 +111,7 @@ class BatchResult(BaseModel):
     metadata: Metadata = Field(default_factory=dict)
     offset: int | None = None
     responses: list[str | None] | None = None
+    details: list[dict[str, object] | None] | None = None
     errors: list[PromptFailure] | None = None
 
 

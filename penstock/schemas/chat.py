@@ -42,6 +42,9 @@ class ChatAnswer(BaseModel):
     request_id: str
     tokens_generated: int
     from_cache: bool = False
+    detail: dict[str, object] | None = Field(
+        default=None, description="As in `details` of `/batch-result`, where it was asked for."
+    )
 
 
 class ChatAccepted(BaseModel):

@@ -46,6 +46,12 @@ class ModelStats(BaseModel):
     quantization: str | None = None
     context: int | None = None
     runner: str | None = None
+    notes: list[str] = Field(default_factory=list, description="Why it runs as it does.")
+    max_rows: int | None = Field(default=None, description="Rows of jobs that run at once.")
+    express_rows: int | None = Field(default=None, description="Rows kept for chats beside them.")
+    step_tokens: int | None = None
+    kv_tokens: int | None = Field(default=None, description="Tokens that the K/V memory holds.")
+    kv_bytes: int | None = None
 
 
 class WorkerStats(BaseModel):

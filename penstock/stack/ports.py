@@ -32,8 +32,3 @@ def claim_ports(wanted: dict[str, tuple[str, int]]) -> dict[str, int]:
                 ) from error
             ports[option] = int(probe.getsockname()[1])
     return ports
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches that address."""
-    return host in ("localhost", "::1") or host.startswith("127.")

@@ -77,6 +77,7 @@ class StackFacts:
             ("Model", self._fact("name") or model.public_name),
             ("Quantization", self._fact("quantization") or model.quantization or "as loaded"),
             ("Device", self._fact("device") or model.device or "as chosen"),
+            *engine_rows(self._model),
         ]
         if model.name == resolve_model(DEFAULT_MODEL):
             rows.append(("A real model", f"penstock up {_HINT}"))
@@ -100,6 +101,25 @@ class StackFacts:
 def _url(host: str, port: int) -> str:
     name = reachable(host)
     return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
+
+
+def engine_rows(model: Mapping[str, object]) -> list[tuple[str, str]]:
+    """How `/stats`' model is run: with what, on how many rows, in how much memory, and why so."""
+    runner, rows, express = (model.get(name) for name in ("runner", "max_rows", "express_rows"))
+    if not isinstance(runner, str) or not isinstance(rows, int):
+        return []
+    parts = [runner, f"{rows:,} rows and {express} for chats"]
+    if isinstance(context := model.get("context"), int):
+        parts.append(f"of {context:,} tokens at most")
+    if isinstance(tokens := model.get("kv_tokens"), int) and tokens:
+        size = model.get("kv_bytes")
+        megabytes = f" ({size / 1e6:,.0f} MB)" if isinstance(size, int) else ""
+        parts.append(f"K/V of {tokens:,} tokens{megabytes}")
+    notes = model.get("notes")
+    return [
+        ("Engine", ", ".join(parts)),
+        *(("", str(note)) for note in (notes if isinstance(notes, list) else ())),
+    ]
 
 
 def waiting_for_others(queue: object, served: str) -> dict[str, int]:

@@ -73,9 +73,24 @@ def registered(database: Database) -> None:
         "device": "cuda:0",
         "quantization": "int4",
         "context": 128,
-        "runner": "fake",
+        "runner": "packed",
+        "notes": ["graphs are off"],
+        "max_rows": 64,
+        "express_rows": 8,
+        "step_tokens": 256,
+        "kv_tokens": 1024,
+        "kv_bytes": 2048,
     }
-    stats = {"tokens_per_s": 12.5, "running": {"bulk": 3, "express": 1}, "draining": False}
+    stats = {
+        "tokens_per_s": 12.5,
+        "running": {"bulk": 3, "express": 1},
+        "ttft": {"bulk": 1.5, "express": 0.25},
+        "oldest_waiting": {"bulk": 4.0, "express": 0.0},
+        "time_per_token": 0.05,
+        "padded_share_keys": 0.1,
+        "kv_used": 512,
+        "draining": False,
+    }
     with database.begin() as conn:
         fleet.register(conn, "slot-1", "boot-1", jobs.MODEL, info)
         assert fleet.beat(conn, "slot-1", "boot-1", stats)

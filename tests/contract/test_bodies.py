@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 from starlette.testclient import TestClient
 
+from storage.database import Database
 from tests.contract.conftest import MakeClient
 from tests.contract.support import check_shape
 
@@ -48,6 +49,19 @@ MALFORMED = [
     b'{"a":' * 50_000 + b"1" + b"}" * 50_000,
 ]
 
+
+def schema_of(schema: object) -> dict[str, object]:
+    """The field that asks for a document of this schema."""
+    return {"response_format": {"type": "json_schema", "json_schema": {"schema": schema}}}
+
+
+def nested(levels: int) -> dict[str, object]:
+    schema: dict[str, object] = {}
+    for _ in range(levels):
+        schema = {"not": schema}
+    return schema
+
+
 #: Fields of a body whose `messages` are good unless given, and which one is named.
 WRONG: list[tuple[dict[str, object], str | None]] = [
     ({"messages": None}, "messages"),
@@ -83,11 +97,50 @@ WRONG: list[tuple[dict[str, object], str | None]] = [
     ({"metadata": {f"k{i}": "v" for i in range(17)}}, "metadata"),
     ({"metadata": {"k" * 65: "v"}}, "metadata." + "k" * 65),
     ({"metadata": [1]}, "metadata"),
-    ({"n": 2}, "n"),
-    ({"logprobs": True}, "logprobs"),
-    ({"response_format": {"type": "json_object"}}, "response_format"),
+    ({"n": 0}, "n"),
+    ({"n": 17}, "n"),
+    ({"n": True}, "n"),
+    ({"presence_penalty": 2.1}, "presence_penalty"),
+    ({"frequency_penalty": -2.1}, "frequency_penalty"),
+    ({"logprobs": 5}, "logprobs"),
+    ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+    ({"top_logprobs": 1}, "top_logprobs"),
+    ({"logprobs": True, "n": 16, "max_tokens": 100_000}, "logprobs"),
+    ({"logprobs": True, "top_logprobs": 20, "max_tokens": 100_000}, "top_logprobs"),
+    ({"choices": "a,b"}, "choices"),
     ({"choices": ["a"]}, "choices"),
-    ({"mode": "score"}, "mode"),
+    ({"choices": ["a", "a"]}, "choices"),
+    ({"choices": ["a", " "]}, "choices.1"),
+    ({"choices": ["a", "b" * 257]}, "choices.1"),
+    ({"choices": ["a", "nul \0"]}, "choices"),
+    ({"choices": [str(i) for i in range(257)]}, "choices"),
+    ({"choices": ["a", "b"], "response_format": {"type": "json_object"}}, "choices"),
+    ({"mode": "guess"}, "mode"),
+    ({"mode": "score"}, "choices"),
+    ({"mode": "score", "choices": ["a", "b"], "n": 2}, "n"),
+    ({"mode": "score", "choices": ["a", "b"], "stop": "x"}, "stop"),
+    ({"mode": "score", "choices": ["a", "b"], "logprobs": True}, "logprobs"),
+    (
+        {"mode": "score", "choices": ["a", "b"], "response_format": {"type": "json_object"}},
+        "response_format",
+    ),
+    ({"response_format": "json"}, "response_format"),
+    ({"response_format": {}}, "response_format.type"),
+    ({"response_format": {"type": "xml"}}, "response_format.type"),
+    ({"response_format": {"type": "regex"}}, "response_format.regex"),
+    ({"response_format": {"type": "regex", "regex": ""}}, "response_format.regex"),
+    ({"response_format": {"type": "regex", "regex": "a" * 4_097}}, "response_format.regex"),
+    ({"response_format": {"type": "text", "regex": "a"}}, "response_format.regex"),
+    ({"response_format": {"type": "text", "colour": 1}}, "response_format.colour"),
+    ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+    (
+        {"response_format": {"type": "json_schema", "json_schema": {}}},
+        "response_format.json_schema.schema",
+    ),
+    (schema_of({"a": "x" * 70_000}), "response_format.json_schema.schema"),
+    (schema_of(nested(40)), "response_format.json_schema.schema"),
+    (schema_of(nested(500)), "response_format.json_schema.schema"),
+    (schema_of({"const": "nul \0"}), "response_format.json_schema.schema.const"),
     ({"callback_url": "http://127.0.0.1/"}, "callback_url"),
     ({"colour": "red"}, "colour"),
     ({"half \ud800": 1}, "half \ufffd"),
@@ -116,9 +169,35 @@ def test_a_wrong_field_is_422_by_name(client: TestClient) -> None:
 
 
 def test_fields_that_are_not_built_yet_are_refused_in_a_sentence(client: TestClient) -> None:
-    answer = client.post("/batch-generate", json={"messages": ["a"], "response_format": {}})
+    answer = client.post("/batch-generate", json={"messages": ["a"], "callback_url": "http://a"})
 
-    assert answer.json()["detail"] == "`response_format` is not supported yet."
+    assert answer.json()["detail"] == "`callback_url` is not supported yet."
+
+
+def test_what_cannot_be_followed_is_refused_before_anything_is_stored(
+    client: TestClient, database: Database
+) -> None:
+    cases: list[tuple[str, dict[str, object]]] = [
+        ("/batch-generate", {"messages": ["a"], **schema_of({"type": "no such type"})}),
+        ("/chat", {"message": "a", "response_format": {"type": "regex", "regex": "("}}),
+    ]
+    for path, body in cases:
+        answer = client.post(path, json=body)
+
+        assert answer.status_code == 422, answer.text
+        assert str(check_shape(answer)["param"]).startswith("response_format")
+    with database.begin() as conn:
+        assert conn.exec_driver_sql("SELECT count(*) FROM batches").scalar_one() == 0
+
+
+def test_an_error_says_what_contradicts_what(client: TestClient) -> None:
+    body = {"messages": ["a"], "choices": ["a", "b"], "mode": "score", "n": 2}
+
+    answer = client.post("/batch-generate", json=body)
+
+    assert answer.json()["detail"] == (
+        "`n`: Mode `score` does not go with it, since no text is drawn."
+    )
 
 
 def test_null_stands_for_absent(client: TestClient) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import httpx2
 import pytest
@@ -33,6 +35,25 @@ def test_a_chat_is_answered(client: TestClient, worker: None) -> None:
     }
     stored = client.get(f"/batch-result/{body['request_id']}?wait=20").json()
     assert stored["responses"] == ["answer 0"]
+
+
+def test_a_chat_that_asks_for_more_than_a_text_gets_it_beside_it(
+    client: TestClient, database: Database
+) -> None:
+    body = {"message": "hello", "mode": "score", "choices": ["good", "bad"]}
+    probabilities = {"good": 0.75, "bad": 0.25}
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(client.post, "/chat", json=body)
+        shard = claim_chat(database)
+        assert shard.params["choices"] == ["good", "bad"]
+        jobs.admit(database, shard)
+        detail = json.dumps({"probabilities": probabilities})
+        outcome = replace(jobs.answer(0), text="good", detail=detail)
+        with database.begin() as conn:
+            leases.commit(conn, shard.id, shard.epoch, [outcome], jobs.LEASE)
+        answer = asked.result(timeout=30).json()
+
+    assert (answer["response"], answer["detail"]) == ("good", {"probabilities": probabilities})
 
 
 def test_a_chat_need_not_wait(client: TestClient, database: Database) -> None:
@@ -215,7 +236,8 @@ def test_a_repeated_chat_with_one_key_is_one_request(client: TestClient, worker:
         ({"message": "a", "conversation_id": "x" * 129}, "conversation_id"),
         ({"message": "a", "conversation_id": "nul \0"}, "conversation_id"),
         ({"message": "a", "top_p": 0}, "top_p"),
-        ({"message": "a", "response_format": {"type": "json_object"}}, "response_format"),
+        ({"message": "a", "response_format": {"type": "xml"}}, "response_format.type"),
+        ({"message": "a", "mode": "score"}, "choices"),
         ({"message": "a", "colour": "red"}, "colour"),
     ],
 )

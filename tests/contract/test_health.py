@@ -101,7 +101,13 @@ def test_stats_tell_of_queue_conversations_model_and_workers(
         "device": "cuda:0",
         "quantization": "int4",
         "context": 128,
-        "runner": "fake",
+        "runner": "packed",
+        "notes": ["graphs are off"],
+        "max_rows": 64,
+        "express_rows": 8,
+        "step_tokens": 256,
+        "kv_tokens": 1024,
+        "kv_bytes": 2048,
     }
     assert stats["workers"][0]["stats"]["tokens_per_s"] == 12.5
 
@@ -134,6 +140,11 @@ def test_metrics_tell_of_queue_workers_and_this_process(
     assert found["penstock_queue_age_seconds", "bulk"] >= 0
     assert found["penstock_worker_tokens_per_s", ""] == 12.5
     assert found["penstock_worker_running", "bulk"] == 3
+    assert found["penstock_worker_ttft_seconds", "express"] == 0.25
+    assert found["penstock_worker_queue_age_seconds", "bulk"] == 4
+    assert found["penstock_worker_time_per_token_seconds", ""] == 0.05
+    assert found["penstock_worker_padded_share_keys", ""] == 0.1
+    assert found["penstock_worker_kv_used", ""] == 512
     assert found["active_conversations", ""] == 0
     assert found["inference_requests_total", ""] == 3
     assert found["http_requests_total", ""] >= 1

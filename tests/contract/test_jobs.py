@@ -38,15 +38,33 @@ def test_sampling_parameters_and_messages_reach_the_worker(
         (("user", "plain"),),
     ]
     assert shard.params == {
+        "mode": "generate",
         "max_tokens": 200,
         "temperature": 0,
         "top_p": 0.95,
         "top_k": 0,
         "min_p": 0,
         "repetition_penalty": 1,
+        "presence_penalty": 0,
+        "frequency_penalty": 0,
         "seed": 7,
         "stop": ["END"],
+        "n": 1,
+        "logprobs": False,
     }
+
+
+def test_a_schema_reaches_the_worker_as_it_was_given(
+    client: TestClient, database: Database
+) -> None:
+    schema = {"type": "object", "properties": {"ü": {"enum": [None, 1.5, "\u2028"]}}}
+    wanted = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": schema}}
+    post(client, "a", response_format=wanted, logprobs=True, top_logprobs=3)
+
+    (shard,) = jobs.claim(database)
+
+    assert shard.params["response_format"] == wanted
+    assert (shard.params["logprobs"], shard.params["top_logprobs"]) == (True, 3)
 
 
 def test_bad_prompts_fail_alone_with_their_reason(client: TestClient, database: Database) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
 
 import pytest
 from starlette.testclient import TestClient
 
+from storage import leases
 from storage.database import Database
 from tests.contract.conftest import MakeClient
 from tests.contract.support import post, settle
@@ -79,6 +82,54 @@ def test_a_finished_job_has_all_in_input_order_however_often_it_is_read(
     assert [error["index"] for error in first["errors"]] == list(range(0, count, 100))
     assert first["usage"]["total_tokens"] == 5 * (count - 8)
     assert first["processing_time"] >= 0
+
+
+def test_details_stand_in_input_order_for_a_job_that_asked_for_them(
+    client: TestClient, database: Database
+) -> None:
+    job = post(client, *"abc", n=2)
+    plain = post(client, "a")
+    (shard,) = jobs.claim(database)
+    assert shard.params["n"] == 2
+    jobs.admit(database, shard)
+    told = {"completions": [{"text": "ü", "finish_reason": "stop", "tokens": 1}]}
+    outcomes = [
+        replace(jobs.answer(0), detail=json.dumps(told)),
+        jobs.failure(1),
+        replace(jobs.answer(2), detail="{}"),
+    ]
+    with database.begin() as conn:
+        leases.commit(conn, shard.id, shard.epoch, outcomes, jobs.LEASE)
+    settle(database)
+
+    result = client.get(f"/batch-result/{job}").json()
+    page = client.get(f"/batch-result/{job}?offset=1&limit=2").json()
+
+    assert result["details"] == [told, None, {}]
+    assert (page["responses"], page["details"]) == ([None, "answer 2"], [None, {}])
+    assert [error["index"] for error in result["errors"]] == [1]
+    assert "details" not in client.get(f"/batch-result/{plain}").json()
+
+
+def test_details_of_a_long_job_come_in_many_pieces_and_in_order(
+    client: TestClient, database: Database
+) -> None:
+    job = post(client, *map(str, range(150)), mode="score", choices=["a", "b"])
+    while claimed := jobs.claim(database):
+        (shard,) = claimed
+        jobs.admit(database, shard)
+        outcomes = [
+            replace(jobs.answer(row.position), detail=f'{{"position": {row.position}}}')
+            for row in shard.requests
+        ]
+        with database.begin() as conn:
+            leases.commit(conn, shard.id, shard.epoch, outcomes, jobs.LEASE)
+    settle(database)
+
+    result = client.get(f"/batch-result/{job}").json()
+
+    assert result["details"] == [{"position": position} for position in range(150)]
+    assert result["responses"] == [f"answer {position}" for position in range(150)]
 
 
 def test_pages_are_ranges_of_prompts(client: TestClient, database: Database) -> None:

@@ -65,6 +65,7 @@ class Service:
     """Jobs in memory. `faults` are answered first, one a request, whatever was asked."""
 
     answer: Callable[[Any], str | None] = echo
+    detail: Callable[[Any], dict[str, object]] | None = None
     hold: bool = False  #: jobs go on until `finish`
     faults: deque[Response] = field(default_factory=deque)
     jobs: dict[str, StoredJob] = field(default_factory=dict)
@@ -165,6 +166,9 @@ class Service:
             offset = int(query.get("offset", 0))
             page = answers[offset : offset + int(query["limit"])]
             state |= {"offset": offset, "responses": page}
+            if self.detail is not None:
+                asked = job.messages[offset : offset + len(page)]
+                state["details"] = [self.detail(message) for message in asked]
             state["errors"] = [
                 {"index": offset + index, "code": "engine_error", "message": "It failed."}
                 for index, text in enumerate(page)

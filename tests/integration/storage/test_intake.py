@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from penstock.errors import InvalidRequest, PromptError
-from storage import intake, lifecycle, reading
+from storage import intake, lifecycle, overview, reading
 from storage.database import Database
 from storage.records import Batch, NewPrompt
 from storage.states import BatchStatus, Lane
@@ -142,7 +142,7 @@ def test_an_error_in_the_prompts_comes_through_and_nothing_is_stored(database: D
         intake.create_batch(conn, jobs.new_batch(), broken())
 
     with database.begin() as conn:
-        assert reading.list_batches(conn, jobs.OWNER) == []
+        assert overview.list_jobs(conn, jobs.OWNER, 99) == []
         assert conn.execute(text("SELECT count(*) FROM requests")).scalar_one() == 0
 
 
@@ -185,7 +185,7 @@ def test_fifty_posts_at_once_with_one_key_store_one_job(database_url: str) -> No
     assert len({batch.id for batch in answers}) == 1
     assert all(batch.total == 3 for batch in answers)
     with database.begin() as conn:
-        assert len(reading.list_batches(conn, jobs.OWNER)) == 1
+        assert len(overview.list_jobs(conn, jobs.OWNER, 99)) == 1
         assert conn.execute(text("SELECT count(*) FROM requests")).scalar_one() == 3
     database.close()
 

@@ -225,6 +225,30 @@ def test_text_that_postgresql_refuses_is_stored_with_replacements(database: Data
     assert bad.error_message == "bad\ufffd\ufffd byte"
 
 
+def test_a_claim_says_how_long_the_job_has_left(database: Database) -> None:
+    jobs.store(database)
+    jobs.store(database, expires_in=100.0)
+
+    plain, timed = jobs.claim(database, limit=2)
+
+    assert plain.seconds_left is None
+    assert timed.seconds_left == pytest.approx(100, abs=5)
+
+
+def test_a_job_whose_time_is_over_is_claimed_no_more_though_nobody_has_ended_it(
+    database: Database,
+) -> None:
+    batch = jobs.store(database, 2 * SHARD_SIZE, expires_in=100.0)
+    (shard,) = jobs.claim(database)
+    with database.begin() as conn:
+        conn.execute(text("UPDATE batches SET expires_at = now()"))
+        assert leases.release(conn, shard.id, shard.epoch)
+
+    assert jobs.claim(database, limit=9) == []
+    assert jobs.claim(database, shard=shard.id) == []
+    assert _status(database, batch.id) == BatchStatus.IN_PROGRESS
+
+
 def test_a_lost_shard_takes_no_write_of_its_old_holder(database: Database) -> None:
     jobs.store(database, 2)
     (shard,) = jobs.claim(database)

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import Connection, text
 
 from penstock.errors import Conflict, PromptError
-from storage import intake, leases, lifecycle, reading
+from storage import intake, leases, lifecycle, overview, reading
 from storage.database import DONE_CHANNEL, Database
 from storage.records import Batch
 from storage.states import BatchStatus
@@ -40,7 +40,7 @@ def _retry(database: Database, batch_id: str) -> Batch | None:
 
 def _codes(database: Database, batch_id: str) -> dict[int, str | None]:
     with database.begin() as conn:
-        return {row.position: row.error_code for row in reading.stream_results(conn, batch_id)}
+        return {row.position: row.error_code for row in reading.results(conn, batch_id, 0, 1_000)}
 
 
 def _finished(database: Database, good: int, failed: int) -> Batch:
@@ -163,13 +163,14 @@ def test_cancelling_what_is_finished_or_anothers_changes_nothing(database: Datab
 
 
 def test_an_expired_job_keeps_what_is_done(database: Database) -> None:
-    batch = jobs.store(database, 3, expires_in=0.0)
+    batch = jobs.store(database, 3, expires_in=3600.0)
     kept = jobs.store(database, 1, expires_in=3600.0)
     (shard,) = jobs.claim(database)
     jobs.admit(database, shard, [0])
     jobs.commit(database, shard, [0])
 
     with database.begin() as conn:
+        conn.execute(text("UPDATE batches SET expires_at = now() WHERE id = :id"), {"id": batch.id})
         assert lifecycle.expire_due(conn) == 1
         assert lifecycle.expire_due(conn) == 0
     assert _close_and_finalize(database) == [batch.id]
@@ -272,7 +273,7 @@ def test_only_old_finished_jobs_are_deleted_with_all_of_theirs(database: Databas
         assert lifecycle.delete_old(conn, retention=3600.0) == 0
 
     with database.begin() as conn:
-        assert {batch.id for batch in reading.list_batches(conn, jobs.OWNER)} == {fresh, open_job}
+        assert {batch.id for batch in overview.list_jobs(conn, jobs.OWNER, 99)} == {fresh, open_job}
         for table in ("shards", "requests", "results"):
             left = conn.execute(text(f"SELECT DISTINCT batch_id FROM {table}")).scalars().all()
             assert set(left) <= {fresh, open_job}
@@ -292,7 +293,7 @@ def test_a_large_old_job_is_deleted_by_itself(database: Database) -> None:
     for left in (1, 0):
         with database.begin() as conn:
             assert lifecycle.delete_old(conn, retention=3600.0) == 1
-            assert len(reading.list_batches(conn, jobs.OWNER)) == left
+            assert len(overview.list_jobs(conn, jobs.OWNER, 99)) == left
 
 
 def _ready_sizes(conn: Connection) -> list[int]:

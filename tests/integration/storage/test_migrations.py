@@ -13,8 +13,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import NullPool, create_engine
 
-from storage import migrate
-from storage.database import sqlalchemy_url
+from storage import migrate, reading
+from storage.database import Database, sqlalchemy_url
 from storage.tables import metadata
 from tests.support.postgres import PostgresServer
 
@@ -33,6 +33,15 @@ CATALOG = """
     SELECT 'options', relname, '', reloptions::text
     FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'
 """
+#: A job with one result, as the first release stored it.
+FIRST_RELEASE = (
+    "INSERT INTO batches (id, owner, kind, model, lane, status, priority, params, metadata, total)"
+    " VALUES ('b', 'o', 'batch', 'm', 'bulk', 'queued', 0, '{\"max_tokens\": 8}', '{}', 1)",
+    "INSERT INTO shards (id, batch_id, model, lane, priority, state, remaining)"
+    " OVERRIDING SYSTEM VALUE VALUES (1, 'b', 'm', 'bulk', 0, 'done', 0)",
+    "INSERT INTO requests (batch_id, position, shard_id, state) VALUES ('b', 0, 1, 'done')",
+    "INSERT INTO results (batch_id, position, text, finish_reason) VALUES ('b', 0, 'kept', 'stop')",
+)
 
 
 def _catalog(url: str) -> set[tuple[str, ...]]:
@@ -82,6 +91,33 @@ def test_alembic_without_a_url_says_what_to_set() -> None:
     assert process.returncode != 0
     assert "Set PENSTOCK_DATABASE__URL" in output
     assert "Traceback" not in output
+
+
+def _migrate(url: str, *step: str) -> None:
+    with _alembic(url, *step) as process:
+        output = process.communicate(timeout=60)[0]
+    assert process.returncode == 0, output
+
+
+def test_results_of_the_first_release_survive_the_second_and_the_way_back(
+    postgres_server: PostgresServer,
+) -> None:
+    with postgres_server.empty_database() as url:
+        _migrate(url, "upgrade", "0001")
+        with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+            for statement in FIRST_RELEASE:
+                cursor.execute(statement)
+            connection.commit()
+
+        for step in (("upgrade", "head"), ("downgrade", "0001"), ("upgrade", "head")):
+            _migrate(url, *step)
+
+        with closing(Database(url)) as database, database.begin() as conn:
+            (row,) = reading.results(conn, "b", 0, 9)
+            assert (row.text, row.finish_reason) == ("kept", "stop")
+            assert reading.details(conn, "b", 0, 9) == {}
+            batch = reading.get_batch(conn, "o", "b")
+            assert batch is not None and not batch.detailed
 
 
 def test_the_first_migration_can_be_undone(postgres_server: PostgresServer) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, text
 
-from storage import leases, lifecycle, reading
+from storage import leases, lifecycle, overview, reading
 from storage.database import Database
 from storage.records import ClaimedShard
 from storage.states import Lane
@@ -132,6 +132,6 @@ def test_what_the_dispatcher_does_reads_by_index(long_queue: Database) -> None:
 
 def test_reading_a_page_of_results_reads_by_index(long_queue: Database) -> None:
     with long_queue.begin() as conn:
-        batch = reading.list_batches(conn, jobs.OWNER)[-1]
+        batch = overview.list_jobs(conn, jobs.OWNER, 99)[-1]
 
     assert _run(long_queue, lambda conn: reading.results(conn, batch.id, 640, 64)) == {}

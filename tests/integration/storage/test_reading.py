@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import pytest
 
-from storage import reading
+from storage import leases, overview, reading
 from storage.database import Database
 from storage.states import Lane
 from storage.tables import SHARD_SIZE
+from storage.text import storable_json
 from tests.support import jobs
 
 
@@ -18,14 +22,14 @@ def test_a_job_is_seen_by_its_owner_only(database: Database) -> None:
         assert reading.get_batch(conn, jobs.OWNER, batch.id) is not None
         assert reading.get_batch(conn, "somebody", batch.id) is None
         assert reading.get_batch(conn, jobs.OWNER, "batch_unknown") is None
-        assert reading.list_batches(conn, "somebody") == []
+        assert overview.list_jobs(conn, "somebody", 9) == []
 
 
 def test_jobs_are_listed_newest_first(database: Database) -> None:
     ids = [jobs.store(database).id for _ in range(4)]
 
     with database.begin() as conn:
-        listed = reading.list_batches(conn, jobs.OWNER, limit=3)
+        listed = overview.list_jobs(conn, jobs.OWNER, limit=3)
 
     assert [batch.id for batch in listed] == ids[:0:-1]
 
@@ -38,22 +42,49 @@ def test_results_come_by_position_and_only_those_that_are_there(database: Databa
 
     with database.begin() as conn:
         page = reading.results(conn, batch.id, 2, 4)
-        streamed = list(reading.stream_results(conn, batch.id))
 
     assert [row.position for row in page] == [2, 5]
-    assert [row.position for row in streamed] == [2, 5, 7]
     assert (page[0].text, page[0].finish_reason, page[0].error_code) == ("answer 2", "stop", None)
     assert (page[0].prompt_tokens, page[0].completion_tokens) == (3, 2)
 
 
-def test_a_long_job_is_streamed_in_order(database: Database) -> None:
-    batch = jobs.store(database, 40 * SHARD_SIZE)
-    jobs.run_all(database)
+def test_details_come_by_position_and_only_those_that_are_there(database: Database) -> None:
+    batch = jobs.store(database, 4)
+    (shard,) = jobs.claim(database)
+    jobs.admit(database, shard)
+    detail = {"probabilities": {"a": 0.75, "b\0": 0.25}, "half": "\ud800", "n": [1, None]}
+    outcomes = [
+        replace(jobs.answer(1), detail=storable_json(detail)),
+        jobs.answer(2),
+        replace(jobs.answer(3), detail="{}"),
+    ]
+    with database.begin() as conn:
+        leases.commit(conn, shard.id, shard.epoch, outcomes, jobs.LEASE)
 
     with database.begin() as conn:
-        positions = [row.position for row in reading.stream_results(conn, batch.id)]
+        found = reading.details(conn, batch.id, 0, 3)
+        rows = reading.results(conn, batch.id, 0, 4)
 
-    assert positions == list(range(40 * SHARD_SIZE))
+    assert {position: json.loads(text) for position, text in found.items()} == {
+        1: {"probabilities": {"a": 0.75, "b\ufffd": 0.25}, "half": "\ufffd", "n": [1, None]}
+    }
+    assert [row.text for row in rows] == ["answer 1", "answer 2", "answer 3"]
+
+
+@pytest.mark.parametrize(
+    ("params", "detailed"),
+    [
+        ({}, False),
+        ({"n": 1, "logprobs": False, "mode": "generate", "choices": ["a", "b"]}, False),
+        ({"n": 2}, True),
+        ({"logprobs": True}, True),
+        ({"mode": "score", "choices": ["a", "b"]}, True),
+    ],
+)
+def test_a_job_says_whether_its_results_have_more_than_a_text(
+    database: Database, params: dict[str, object], detailed: bool
+) -> None:
+    assert jobs.store(database, params=params).detailed is detailed
 
 
 def test_the_depth_of_each_lane_counts_what_is_open(database: Database) -> None:

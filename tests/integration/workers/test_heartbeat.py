@@ -17,6 +17,7 @@ from tests.support.waiting import until
 from tests.support.workers import Jobs
 from workers.committer import Committer
 from workers.heartbeat import Heartbeat, HeartbeatTiming
+from workers.lanes import LaneSizes
 from workers.lease import Lease, Leases
 from workers.shards import ShardRunner, WorkerIdentity
 
@@ -36,7 +37,7 @@ class Bench:
             info=runner.info,
             identity=IDENTITY,
             held=self.held,
-            claim_rows={Lane.BULK: 64, Lane.EXPRESS: 8},
+            sizes=LaneSizes(rows=64, express_rows=8),
         )
         self.engine = Engine(runner, EngineConfig(max_wait=0), on_admit=self.shards.on_admit)
         self.committer = Committer(database, lease_seconds=5, on_lost=self.shards.lose)

@@ -74,14 +74,15 @@ def test_a_killed_worker_repeats_only_what_was_running_and_its_successor_ends_th
     jobs: Jobs, processes: Processes, database: Database
 ) -> None:
     batch = jobs.post(200)
-    first = processes.start("worker", **SLOW)
+    first = processes.start("worker", PENSTOCK_MODEL__MAX_ROWS="32", **SLOW)
     until("some outcomes", lambda: jobs.done(batch) > 0)
     first.kill()
     first.wait(timeout=10)
     processes.start("worker", **SLOW)  # the same slot: it frees the leases at once
     until("the job ends", lambda: jobs.finished(batch))
     assert_one_good_outcome_each(jobs, batch, 200)
-    assert repeats(database, batch) <= 64
+    # 32 run, 16 were admitted ahead, and 32 may have ended and not be stored yet.
+    assert repeats(database, batch) <= 80
 
 
 def test_a_stalled_worker_loses_its_lease_and_its_late_writes_change_nothing(

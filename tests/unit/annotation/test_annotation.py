@@ -45,8 +45,10 @@ def test_an_answer_outside_the_choices_is_kept_and_marked(
     answers = {"a, b": " yes\n", "fail": None, "c": "yes and no"}
     service.answer = lambda prompt: answers[prompt.removeprefix("Say ").partition("\n")[0]]
 
-    summary = annotate(choices=("yes", "no"))
+    summary = annotate(choices=("yes", "no"), mode="generate")
 
+    assert service.jobs["batch_1"].fields["choices"] == ["yes", "no"]
+    assert service.jobs["batch_1"].fields["mode"] == "generate"
     assert plan.output.read_text() == (
         "id,text,answer,error,in_choices\n"
         '1,"a, b"," yes\n",,true\n'
@@ -54,6 +56,34 @@ def test_an_answer_outside_the_choices_is_kept_and_marked(
         "3,c,yes and no,,false\n"
     )
     assert summary.outside == 1
+
+
+def test_a_scored_answer_has_its_probability_beside_it(
+    annotate: Annotate, plan: Plan, service: Service
+) -> None:
+    service.answer = lambda prompt: None if "fail" in prompt else "yes"
+    service.detail = lambda prompt: {"probabilities": {"yes": 0.87654321, "no": 0.12345679}}
+
+    summary = annotate(choices=("yes", "no"))
+
+    assert plan.output.read_text() == (
+        "id,text,answer,error,in_choices,probability\n"
+        '1,"a, b",yes,,true,0.876543\n'
+        "2,fail,,engine_error: It failed.,,\n"
+        "3,c,yes,,true,0.876543\n"
+    )
+    assert service.jobs["batch_1"].fields["mode"] == "score"
+    assert (summary.failed, summary.outside) == (1, 0)
+
+
+def test_choices_that_no_service_takes_are_refused_before_anything_is_sent(
+    annotate: Annotate, service: Service
+) -> None:
+    with pytest.raises(InvalidRequest, match=r"choices\.1"):
+        annotate(choices=("yes", "n" * 300))
+    with pytest.raises(InvalidRequest, match="stop"):
+        annotate(choices=("yes", "no"), fields={"stop": ["x"]})
+    assert not service.jobs
 
 
 def test_json_lines_to_csv_and_back(annotate: Annotate, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Which addresses only this machine can reach, and sockets."""
+"""Sockets to listen on."""
 
 from __future__ import annotations
 
@@ -6,18 +6,8 @@ import socket
 
 import pytest
 
-from api.server import bind, is_loopback
+from api.server import bind
 from penstock.errors import StackError
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
-def test_loopback(host: str) -> None:
-    assert is_loopback(host)
-
-
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.1", "", "example.com", "0x7f.1"])
-def test_anything_else_is_not(host: str) -> None:
-    assert not is_loopback(host)
 
 
 def test_answers_do_not_wait_for_the_clients_acknowledgement() -> None:

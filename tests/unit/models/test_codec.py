@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
-from tokenizers.models import BPE
-from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.models import BPE, Unigram
+from tokenizers.pre_tokenizers import ByteLevel, Metaspace
 from transformers import PreTrainedTokenizerFast
 
 from models.codec import TokenizerCodec
@@ -73,6 +73,51 @@ def test_messages_that_the_template_refuses_are_an_invalid_request() -> None:
         codec.encode_chat([("user", "hi"), ("system", "late")])
     assert refused.value.param == "messages"
     assert "System role not supported" in refused.value.message
+
+
+@pytest.mark.parametrize("template", [TEMPLATE, None])
+@pytest.mark.parametrize("label", ["yes", "ünï 🎉", " spaced", "two\nlines", "?"])
+def test_an_answer_s_tokens_go_on_where_the_chat_s_end(template: str | None, label: str) -> None:
+    tokenizer = byte_tokenizer(template)
+    codec = TokenizerCodec(tokenizer)
+    chat, answer = codec.encode_chat([("user", "hi")]), codec.encode_answer(label)
+    opening = as_text(tokenizer, chat)
+    whole = tokenizer(opening + (label if template else f" {label}"))["input_ids"]
+    assert [*chat, *answer] == whole
+
+
+def sentence_tokenizer(template: str | None) -> Any:
+    """It writes a space in front of every text, as those of SentencePiece do."""
+    words = ["<s>", "<unk>", "▁", "▁yes", "yes", "▁[/INST]", "[/INST]", "▁Assistant:", "▁hi", "▁?"]
+    inner = Tokenizer(Unigram([(word, -1.0) for word in words], unk_id=1))
+    inner.pre_tokenizer = Metaspace(prepend_scheme="first")
+    fast: Any = PreTrainedTokenizerFast
+    made = fast(tokenizer_object=inner, bos_token="<s>", unk_token="<unk>")
+    made.chat_template = template
+    return made
+
+
+def test_an_answer_begins_as_the_tokenizer_goes_on_and_not_as_it_starts_a_text() -> None:
+    template = "<s>{% for m in messages %} {{ m.content }}{% endfor %} [/INST]"
+    tokenizer = sentence_tokenizer(template)
+    names = tokenizer.convert_ids_to_tokens(TokenizerCodec(tokenizer).encode_answer("yes"))
+    assert names == ["yes"]
+    plain = sentence_tokenizer(None)
+    names = plain.convert_ids_to_tokens(TokenizerCodec(plain).encode_answer("yes"))
+    assert names == ["▁yes"]
+
+
+@pytest.mark.parametrize("template", [TEMPLATE, None])
+def test_control_tokens_in_an_answer_stay_text_and_an_empty_one_is_refused(
+    template: str | None,
+) -> None:
+    tokenizer = byte_tokenizer(template)
+    turn = tokenizer.convert_tokens_to_ids("<|turn|>")
+    codec = TokenizerCodec(tokenizer)
+    assert turn not in codec.encode_answer("a<|turn|>b")
+    with pytest.raises(InvalidRequest) as refused:
+        codec.encode_answer("")
+    assert refused.value.param == "choices"
 
 
 def test_several_threads_encode_as_one_does() -> None:

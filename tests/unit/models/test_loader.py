@@ -13,35 +13,39 @@ from typing import Any
 import pytest
 import torch
 
+from models import host
 from models.device import best_device, choose_device
 from models.environment import names_hub_model
 from models.loader import LoadOptions, context_length, load
+from models.packed.runner import PackedRunner
+from models.padded import PaddedRunner
+from models.quantization import compute_dtype, pays_dense
 from models.runner import Row, SamplingParams
 from penstock.errors import ModelError, ModelNotFound, UnsafeModel
-from tests.unit.models.tiny import (
+from tests.unit.models.families import (
     CONTEXT,
     VOCABULARY,
-    Driver,
+    Packer,
     alone,
     greedy,
     model,
     prompts,
+    saved,
     tokenizer,
 )
 
+CPU = torch.device("cpu")
+
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "tiny-llama"
-    model("llama").save_pretrained(folder)
-    tokenizer().save_pretrained(folder)
-    return folder
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(saved("llama", tmp_path_factory.mktemp("models") / "tiny-llama"))
 
 
 @pytest.fixture
-def folder(saved: Path, tmp_path: Path) -> Path:
+def folder(tiny: Path, tmp_path: Path) -> Path:
     """A copy that a test may spoil."""
-    return Path(shutil.copytree(saved, tmp_path / saved.name))
+    return Path(shutil.copytree(tiny, tmp_path / tiny.name))
 
 
 def change(path: Path, **fields: Any) -> None:
@@ -51,44 +55,86 @@ def change(path: Path, **fields: Any) -> None:
 
 @pytest.mark.parametrize("quantization", ["int4", "int8", "fp16", "bf16", "fp32"])
 def test_each_quantization_loads_answers_and_tells_what_it_is(
-    saved: Path, quantization: Any
+    tiny: Path, quantization: Any
 ) -> None:
-    runner = load(LoadOptions(str(saved), quantization=quantization, device="cpu"))
+    runner = load(LoadOptions(str(tiny), quantization=quantization, device="cpu", dense=False))
     info = runner.info
     assert info.quantization == quantization
-    assert (info.device, info.context, info.runner) == ("cpu", CONTEXT, "padded")
+    assert (info.device, info.context, info.runner) == ("cpu", CONTEXT, "packed")
     assert info.parameters == sum(p.numel() for p in model("llama").parameters())
     full = info.parameters * 4
-    assert (info.memory_bytes >= full) == (quantization == "fp32")
+    dtype = compute_dtype(quantization, CPU)
+    assert (info.memory_bytes >= full) == (dtype is torch.float32 and quantization != "int8")
     rows = [greedy(f"r{number}", prompt, 5) for number, prompt in enumerate(prompts(4))]
-    driver = Driver(runner)
-    driver.run(rows)
-    assert all(driver.texts.values())
+    assert all(Packer(runner).run(rows).values())
 
 
-@pytest.mark.parametrize("quantization", ["int8", "fp32"])
-def test_neighbors_do_not_change_a_row(saved: Path, quantization: Any) -> None:
-    runner = load(LoadOptions(str(saved), quantization=quantization, device="cpu"))
-    rows = [greedy(f"r{number}", prompt, 12) for number, prompt in enumerate(prompts(6))]
-    together = Driver(runner).run(rows)
-    assert together == {row.id: Driver(runner).run([row], 2)[row.id] for row in rows}
+def test_a_type_that_this_cpu_is_slow_with_is_replaced_and_named(tiny: Path) -> None:
+    dtype = compute_dtype("fp16", CPU)
+    wanted = torch.bfloat16 if host.cpu_is_fast("bf16") else torch.float32
+    assert dtype is (torch.float16 if host.cpu_is_fast("fp16") else wanted)
+    notes = load(LoadOptions(str(tiny), quantization="fp16", device="cpu")).info.notes
+    assert any("computes in" in note for note in notes) == (dtype is not torch.float16)
+    assert compute_dtype("int8", CPU) is compute_dtype("fp32", CPU) is torch.float32
+    assert compute_dtype("int4", CPU) is wanted
 
 
-def test_fp32_answers_as_the_model_that_was_saved(saved: Path) -> None:
-    runner = load(LoadOptions(str(saved), device="cpu"))
+def test_fp32_answers_as_the_model_that_was_saved(tiny: Path) -> None:
+    runner = load(LoadOptions(str(tiny), device="cpu"))
     row = greedy("r", prompts(1)[0])
     assert runner.info.quantization == "fp32"
-    assert Driver(runner).run([row])["r"] == alone(model("llama"), row)
+    assert Packer(runner).run([row])["r"] == alone(model("llama"), row)
 
 
-def test_int4_can_be_unpacked_once_at_load(saved: Path) -> None:
-    packed = load(LoadOptions(str(saved), quantization="int4", device="cpu"))
-    dense = load(LoadOptions(str(saved), quantization="int4", device="cpu", dense=True))
+def test_int4_can_be_unpacked_once_at_load(tiny: Path) -> None:
+    packed = load(LoadOptions(str(tiny), quantization="int4", device="cpu", dense=False))
+    dense = load(LoadOptions(str(tiny), quantization="int4", device="cpu", dense=True))
     assert dense.info.parameters == packed.info.parameters
     assert dense.info.memory_bytes > packed.info.memory_bytes
-    assert dense.info.notes
+    assert "int4 weights unpacked at load" in dense.info.notes
+    assert "int4 weights unpacked at load" not in packed.info.notes
     row = greedy("r", prompts(1)[0], 6)
-    assert Driver(dense).run([row]) == Driver(packed).run([row])
+    assert Packer(dense).run([row])["r"]
+
+
+def test_int4_is_unpacked_by_itself_only_where_it_pays_and_fits() -> None:
+    made = model("llama").to(torch.bfloat16)  # as large unpacked as it is
+    assert pays_dense(made, torch.bfloat16, CPU, free=0)
+    assert not pays_dense(made, torch.float32, CPU, free=10**9)  # no faster on a CPU
+    cuda, size = torch.device("cuda"), sum(p.numel() for p in made.parameters())
+    assert pays_dense(made, torch.float32, cuda, free=4 * size)  # it grows by half of that
+    assert not pays_dense(made, torch.float32, cuda, free=3 * size)
+
+
+def test_limits_that_were_asked_for_are_kept_and_told(tiny: Path) -> None:
+    options = LoadOptions(str(tiny), device="cpu", max_rows=3, express_rows=2, kv_tokens=300)
+    info = load(options).info
+    assert (info.max_rows, info.kv_tokens) == (3, 300)
+    assert any("3 rows at once, keys and values of 300 tokens" in note for note in info.notes)
+
+
+def test_a_row_can_be_no_longer_than_the_memory_for_keys_and_values(folder: Path) -> None:
+    change(folder / "config.json", max_position_embeddings=4096)
+    change(folder / "tokenizer_config.json", model_max_length=4096)
+    assert load(LoadOptions(str(folder), device="cpu", kv_tokens=300)).info.context == 300
+    with pytest.raises(ModelError, match="one row needs 256"):
+        load(LoadOptions(str(folder), device="cpu", kv_tokens=200))
+
+
+def test_a_model_that_cannot_run_packed_is_padded_and_says_why(tmp_path: Path) -> None:
+    folder = saved("gpt_oss", tmp_path / "oss")
+    runner = load(LoadOptions(folder, device="cpu"))
+    assert isinstance(runner, PaddedRunner)
+    assert runner.info.notes == ("runs padded: its attention takes s_aux",)
+    with pytest.raises(ModelError, match="cannot be run packed: its attention takes s_aux"):
+        load(LoadOptions(folder, device="cpu", runner="packed"))
+
+
+def test_the_padded_runner_can_be_asked_for(tiny: Path) -> None:
+    runner = load(LoadOptions(str(tiny), device="cpu", runner="padded"))
+    assert (type(runner), runner.info.runner) == (PaddedRunner, "padded")
+    packed = load(LoadOptions(str(tiny), device="cpu", runner="packed"))
+    assert (type(packed), packed.info.runner) == (PackedRunner, "packed")
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -170,12 +216,12 @@ def test_only_a_name_of_the_hub_s_form_that_is_not_here_means_the_hub(
     assert not names_hub_model(str(tmp_path / "no-such-model"))
 
 
-def test_a_process_prepared_without_the_hub_loads_offline_and_quietly(saved: Path) -> None:
+def test_a_process_prepared_without_the_hub_loads_offline_and_quietly(tiny: Path) -> None:
     program = (
         "from models.environment import prepare_environment\n"
         "prepare_environment(hub_allowed=False)\n"
         "from models.loader import LoadOptions, load\n"
-        f"print(load(LoadOptions({str(saved)!r}, quantization='int8', threads=1)).info.parameters)"
+        f"print(load(LoadOptions({str(tiny)!r}, quantization='int8', threads=1)).info.parameters)"
     )
     environment = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
     command = [sys.executable, "-W", "error", "-c", program]
@@ -183,13 +229,12 @@ def test_a_process_prepared_without_the_hub_loads_offline_and_quietly(saved: Pat
         command, capture_output=True, timeout=100, check=False, env=environment, text=True
     )
     assert done.stderr == ""
-    assert int(done.stdout) > VOCABULARY
+    assert int(done.stdout.splitlines()[-1]) > VOCABULARY
 
 
 def test_the_model_in_the_repository_answers(request: pytest.FixtureRequest) -> None:
     runner = load(LoadOptions(str(request.config.rootpath / "assets" / "penstock-tiny")))
     prompt = runner.codec.encode_chat([("user", "What does json.dumps do?")])
     row = Row("r", prompt, SamplingParams(max_tokens=40, temperature=0))
-    driver = Driver(runner)
-    assert driver.run([row])["r"].strip()
-    assert driver.steps["r"] <= 40
+    packer = Packer(runner, budget=100, stretch=runner.info.context)
+    assert packer.run([row])["r"].strip()

@@ -52,12 +52,12 @@ def test_greedy_rows_stay_exact_next_to_sampled_ones_and_to_other_micro_batches(
         )
         for number, prompt in enumerate(prompts(6, seed=2))
     ]  # fmt: skip
-    driver.step(StepPlan(1, admit=tuple(first)))
-    driver.step(StepPlan(2, admit=tuple(second)))
+    driver.step(StepPlan(tuple(first), micro_batch=1))
+    driver.step(StepPlan(tuple(second), micro_batch=2))
     going = {1: 1, 2: 1}
     while any(going.values()):
         for number in [n for n, rows in going.items() if rows]:
-            going[number] = driver.step(StepPlan(number))
+            going[number] = driver.step(StepPlan(micro_batch=number))
     for row in [*first, *second]:
         if row.sampling.temperature == 0:
             assert driver.texts[row.id] == alone(llama, row)
@@ -66,11 +66,11 @@ def test_greedy_rows_stay_exact_next_to_sampled_ones_and_to_other_micro_batches(
 def test_rows_that_are_dropped_leave_the_others_exact(llama: Any) -> None:
     rows = [greedy(f"r{number}", prompt, 15) for number, prompt in enumerate(prompts(5, seed=3))]
     driver = Driver(runner(llama))
-    driver.step(StepPlan(1, admit=tuple(rows)))
-    driver.step(StepPlan(1, drop=("r0", "r1")))
-    while driver.step(StepPlan(1)):
+    driver.step(StepPlan(tuple(rows), micro_batch=1))
+    driver.step(StepPlan(drop=("r0", "r1"), micro_batch=1))
+    while driver.step(StepPlan(micro_batch=1)):
         pass
-    assert driver.steps["r0"] == driver.steps["r1"] == 1
+    assert driver.ended.keys() == {"r2", "r3", "r4"}
     for row in rows[2:]:
         assert driver.texts[row.id] == alone(llama, row)
 
@@ -157,7 +157,7 @@ def test_memory_that_runs_out_is_told_and_the_micro_batch_is_gone(
 ) -> None:
     made = runner(llama)
     driver = Driver(made)
-    driver.step(StepPlan(1, admit=(greedy("a", (20, 21)),)))
+    driver.step(StepPlan((greedy("a", (20, 21)),), micro_batch=1))
 
     def full(*_: object) -> None:
         raise error
@@ -165,11 +165,11 @@ def test_memory_that_runs_out_is_told_and_the_micro_batch_is_gone(
     hook = llama.register_forward_pre_hook(full)
     try:
         with pytest.raises(OutOfMemory):
-            made.step(StepPlan(1))
+            made.step(StepPlan(micro_batch=1))
     finally:
         hook.remove()
     with pytest.raises(KeyError):
-        made.step(StepPlan(1))
+        made.step(StepPlan(micro_batch=1))
     made.forget(1)
     assert Driver(made).run([greedy("a", (20, 21))], number=2)["a"]
 
@@ -182,6 +182,6 @@ def test_an_output_that_is_not_a_number_is_an_error_not_a_text(llama: Any) -> No
     hook = llama.register_forward_hook(broken)
     try:
         with pytest.raises(FloatingPointError):
-            runner(llama).step(StepPlan(1, admit=(greedy("a", (20, 21)),)))
+            runner(llama).step(StepPlan((greedy("a", (20, 21)),), micro_batch=1))
     finally:
         hook.remove()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,8 +18,21 @@ from transformers.models.llama import LlamaConfig
 from transformers.models.mistral import MistralConfig
 from transformers.models.qwen3 import Qwen3Config
 
+from models.choices import choice_tree
 from models.padded import PaddedRunner
-from models.runner import FinishReason, ModelInfo, Row, SamplingParams, StepPlan
+from models.runner import (
+    Chunk,
+    FinishReason,
+    ModelInfo,
+    Place,
+    Region,
+    Row,
+    RowStep,
+    Runner,
+    SamplingParams,
+    StepOutput,
+    StepPlan,
+)
 
 VOCABULARY = 160
 CONTEXT = 128
@@ -118,29 +132,68 @@ def alone(made: Any, row: Row) -> str:
 
 
 class Driver:
-    """Steps micro-batches to their end and collects what their rows say."""
+    """Runs rows to their end on a runner of either kind, and collects what they say. `steps` are
+    those in which a row sampled. A packed runner's rows live one behind the other in its arena."""
 
-    def __init__(self, made: PaddedRunner) -> None:
+    def __init__(self, made: Runner, chunk: int = 16) -> None:
         self.runner = made
         self.texts: dict[str, str] = {}
-        self.finishes: dict[str, FinishReason] = {}
-        self.steps: dict[str, int] = {}
-        self.read: list[tuple[int, int]] = []
+        self.said: dict[str, list[str]] = {}
+        self.ended: dict[str, RowStep] = {}
+        self.outputs: list[StepOutput] = []
+        self._packed = made.info.runner != "padded"
+        self._chunk = chunk
+        self._next = 0
+        self._unread: dict[str, int] = {}
+        self._live: dict[int, set[str]] = {}
+
+    @property
+    def finishes(self) -> dict[str, FinishReason | None]:
+        return {id: step.finish for id, step in self.ended.items()}
+
+    @property
+    def steps(self) -> dict[str, int]:
+        return {id: step.tokens for id, step in self.ended.items()}
+
+    @property
+    def read(self) -> list[tuple[int, int]]:
+        return [(output.tokens_read, output.tokens_needed) for output in self.outputs]
 
     def step(self, plan: StepPlan) -> int:
         """Returns how many rows go on."""
-        output = self.runner.step(plan)
-        self.read.append((output.tokens_read, output.tokens_needed))
+        live = self._live.setdefault(plan.micro_batch, set())
+        live |= {row.id for row in plan.admit}
+        live -= set(plan.drop)
+        output = self.runner.step(self._complete(plan) if self._packed else plan)
+        self.outputs.append(output)
         for step in output.rows:
-            assert step.id not in self.finishes
+            assert step.id in live
+            assert step.text or step.finish is not None
+            self.said.setdefault(step.id, []).append(step.text)
             self.texts[step.id] = self.texts.get(step.id, "") + step.text
-            self.steps[step.id] = self.steps.get(step.id, 0) + 1
             if step.finish is not None:
-                self.finishes[step.id] = step.finish
-        return sum(step.finish is None for step in output.rows)
+                self.ended[step.id] = step
+                live.discard(step.id)
+        return len(live)
 
     def run(self, rows: Iterable[Row], number: int = 1) -> dict[str, str]:
-        go_on = self.step(StepPlan(number, admit=tuple(rows)))
+        go_on = self.step(StepPlan(tuple(rows), micro_batch=number))
         while go_on:
-            go_on = self.step(StepPlan(number))
+            go_on = self.step(StepPlan(micro_batch=number))
         return self.texts
+
+    def _complete(self, plan: StepPlan) -> StepPlan:
+        """Places for new rows, and the next tokens of all prompts."""
+        places = []
+        for row in plan.admit:
+            nodes = len(choice_tree(row.choices).tokens)
+            room = len(row.prompt) + nodes + row.sampling.max_tokens
+            places.append(Place(Region(self._next, room)))
+            self._next += room
+            self._unread[row.id] = len(row.prompt)
+        for id in plan.drop:
+            self._unread.pop(id, None)
+        chunks = tuple(Chunk(id, min(left, self._chunk)) for id, left in self._unread.items())
+        left = {chunk.id: self._unread[chunk.id] - chunk.tokens for chunk in chunks}
+        self._unread = {id: tokens for id, tokens in left.items() if tokens}
+        return replace(plan, places=tuple(places), chunks=chunks)

@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from penstock.errors import StackError
-from penstock.stack.ports import claim_ports, is_loopback
+from penstock.stack.ports import claim_ports
 
 HOST = "127.0.0.1"
 
@@ -38,11 +38,3 @@ def test_one_port_for_two_is_refused() -> None:
 def test_an_address_of_another_machine_is_a_sentence() -> None:
     with pytest.raises(StackError, match="cannot be used"):
         claim_ports({"--port": ("192.0.2.1", 0)})
-
-
-@pytest.mark.parametrize(
-    ("host", "expected"),
-    [("127.0.0.1", True), ("localhost", True), ("::1", True), ("0.0.0.0", False), ("::", False)],
-)
-def test_loopback(host: str, expected: bool) -> None:
-    assert is_loopback(host) is expected

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from storage.records import ClaimedRequest, ClaimedShard
 from storage.states import Lane
 from workers.lease import Lease, Leases
@@ -62,6 +64,22 @@ def test_a_request_id_finds_its_lease_and_only_under_its_own_epoch() -> None:
     assert leases.find("7.4.1") is None
     leases.discard(lease)
     assert leases.find(lease.request_id(1)) is None
+
+
+def test_the_summary_tells_of_first_tokens_and_of_prompts_that_were_known() -> None:
+    lease = make_lease(prompts=3)
+    lease.measured(0.25, 10)
+    lease.measured(0.75, 0)
+    lease.measured(None, 5)
+    summary = lease.summary()
+    assert (summary["ttft"], summary["cached_tokens"]) == (0.5, 15)
+    assert not {"ttft", "cached_tokens"} & make_lease().summary().keys()
+
+
+def test_a_jobs_time_ends_on_the_clock_of_this_process() -> None:
+    shard = replace(make_lease().shard, seconds_left=30.0)
+    assert Lease(shard, clock=lambda: 100.0).deadline == 130
+    assert make_lease().deadline is None
 
 
 def test_time_without_confirmation_is_measured_by_the_given_clock() -> None:

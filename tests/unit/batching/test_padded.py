@@ -1,9 +1,9 @@
-"""The scheduler's decisions, one by one, with time given by hand."""
+"""The padded scheduler's decisions, one by one, with time given by hand."""
 
 from __future__ import annotations
 
-from batching.requests import EngineConfig, EngineRequest
-from batching.scheduler import Scheduler
+from batching.padded import PaddedScheduler
+from batching.requests import EngineConfig, EngineLane, EngineRequest
 from models.runner import FinishReason, RowStep, SamplingParams, StepOutput, StepPlan
 
 CONFIG = EngineConfig(max_rows=4, max_batch_tokens=100, max_wait=0.5, express_rows=2)
@@ -13,8 +13,8 @@ def request(id: str, lane: str = "bulk", length: int = 5, *, alone: bool = False
     return EngineRequest(id, lane, (1,) * length, SamplingParams(), alone)
 
 
-def scheduler_with(*requests: EngineRequest, now: float = 0.0) -> Scheduler:
-    scheduler = Scheduler(CONFIG)
+def scheduler_with(*requests: EngineRequest, now: float = 0.0) -> Driven:
+    scheduler = Driven(CONFIG)
     for one in requests:
         scheduler.add(one, now)
     return scheduler
@@ -29,15 +29,24 @@ def ids(plan: StepPlan | None) -> list[str]:
     return sorted(row.id for row in plan.admit)
 
 
-def run(scheduler: Scheduler, now: float = 0.0, *, ends: bool | set[str] = False) -> StepPlan:
-    """Schedule a step and book its output; `ends` are the rows that finish with it."""
-    plan = scheduler.schedule(now)
-    assert plan is not None
-    rows = [sequence.id for sequence in scheduler.rows_of(plan.micro_batch)]
-    over = set(rows) if ends is True else ends or set()
-    steps = [RowStep(id, "x", FinishReason.STOP if id in over else None) for id in rows]
-    scheduler.update(plan, StepOutput(tuple(steps)))
-    return plan
+class Driven(PaddedScheduler):
+    """Remembers who is in which micro-batch."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        super().__init__(config)
+        self.rows: dict[int, set[str]] = {}
+
+    def run(self, now: float = 0.0, *, ends: bool | set[str] = False) -> StepPlan:
+        """Schedule a step and book its output; `ends` are the rows that finish with it."""
+        plan = self.schedule(now)
+        assert plan is not None
+        rows = self.rows.setdefault(plan.micro_batch, set()) | {row.id for row in plan.admit}
+        rows -= set(plan.drop)
+        over = rows if ends is True else rows & (ends or set())
+        steps = [RowStep(id, "x", FinishReason.STOP) for id in sorted(over)]
+        self.update(plan, StepOutput(tuple(steps)))
+        self.rows[plan.micro_batch] = rows - over
+        return plan
 
 
 def test_a_full_micro_batch_is_formed_at_once() -> None:
@@ -57,9 +66,9 @@ def test_a_chat_does_not_wait_for_company() -> None:
 
 def test_a_chat_goes_before_the_next_bulk_step_and_then_steps_alternate() -> None:
     scheduler = scheduler_with(*bulk(4))
-    first = run(scheduler)
+    first = scheduler.run()
     scheduler.add(request("chat", "express"), 0.0)
-    plans = [run(scheduler) for _ in range(5)]
+    plans = [scheduler.run() for _ in range(5)]
     chat = plans[0].micro_batch
     assert ids(plans[0]) == ["chat"]
     assert [plan.micro_batch for plan in plans[1:]] == [
@@ -72,81 +81,81 @@ def test_a_chat_goes_before_the_next_bulk_step_and_then_steps_alternate() -> Non
 
 def test_each_of_several_chats_steps_between_two_bulk_steps() -> None:
     scheduler = scheduler_with(*bulk(4))
-    first = run(scheduler)
+    first = scheduler.run()
     for name in ("x", "y"):
         scheduler.add(request(name, "express"), 0.0)
-        run(scheduler)
-    plans = [run(scheduler).micro_batch for _ in range(6)]
+        scheduler.run()
+    plans = [scheduler.run().micro_batch for _ in range(6)]
     assert plans.count(first.micro_batch) == 2
 
 
 def test_one_token_chats_without_end_do_not_stop_the_bulk() -> None:
     scheduler = scheduler_with(*bulk(4))
-    first = run(scheduler).micro_batch
+    first = scheduler.run().micro_batch
     stepped = []
     for number in range(12):
         scheduler.add(request(f"c{number}", "express"), 0.0)
         chats = {f"c{past}" for past in range(number + 1)}
-        stepped.append(run(scheduler, ends=chats).micro_batch)
+        stepped.append(scheduler.run(ends=chats).micro_batch)
     assert stepped[1::2] == [first] * 6
 
 
 def test_chats_have_rows_of_their_own_beside_a_full_bulk() -> None:
     scheduler = scheduler_with(*bulk(4))
-    run(scheduler)
+    scheduler.run()
     for number in range(3):
         scheduler.add(request(f"c{number}", "express"), 0.0)
-    assert ids(run(scheduler)) == ["c0", "c1"]
-    assert scheduler.running() == {"bulk": 4, "express": 2}
-    assert scheduler.waiting() == {"bulk": 0, "express": 1}
+    assert ids(scheduler.run()) == ["c0", "c1"]
+    assert scheduler.load().running == {"bulk": 4, "express": 2}
+    assert scheduler.load().waiting == {"bulk": 0, "express": 1}
 
 
 def test_a_second_bulk_micro_batch_waits_until_most_of_the_rows_are_free() -> None:
-    scheduler = Scheduler(EngineConfig(max_rows=8, max_batch_tokens=100))
+    scheduler = Driven(EngineConfig(max_rows=8, max_batch_tokens=100))
     for one in bulk(16):
         scheduler.add(one, 0.0)
-    first = ids(run(scheduler))
-    assert not run(scheduler, 9.0, ends=set(first[:6])).admit
-    assert not run(scheduler, 9.0, ends={first[6]}).admit
-    assert len(ids(run(scheduler, 9.0))) == 7
-    assert scheduler.running()["bulk"] == 8
+    first = ids(scheduler.run())
+    assert not scheduler.run(9.0, ends=set(first[:6])).admit
+    assert not scheduler.run(9.0, ends={first[6]}).admit
+    assert len(ids(scheduler.run(9.0))) == 7
+    assert scheduler.load().running[EngineLane.BULK] == 8
 
 
 def test_lengths_decide_who_goes_together_but_the_oldest_cannot_starve() -> None:
-    scheduler = Scheduler(CONFIG)
+    scheduler = Driven(CONFIG)
     scheduler.add(request("short", length=1), 0.0)
     for number in range(8):
         scheduler.add(request(f"long{number}", length=20), 0.0)
-    assert "short" not in ids(run(scheduler, ends=True))
-    assert "short" in ids(run(scheduler, CONFIG.age_limit))
+    assert "short" not in ids(scheduler.run(ends=True))
+    assert "short" in ids(scheduler.run(CONFIG.age_limit))
 
 
 def test_one_that_must_be_alone_waits_for_an_empty_engine_and_keeps_it() -> None:
     scheduler = scheduler_with(*bulk(4))
-    run(scheduler)
+    scheduler.run()
     scheduler.add(request("suspect", alone=True), 0.0)
     scheduler.add(request("chat", "express"), 0.0)
-    assert not run(scheduler).admit
-    run(scheduler, ends=True)
-    assert ids(run(scheduler)) == ["suspect"]
-    assert not run(scheduler).admit
-    run(scheduler, ends=True)
-    assert ids(run(scheduler)) == ["chat"]
+    assert not scheduler.run().admit
+    scheduler.run(ends=True)
+    assert ids(scheduler.run()) == ["suspect"]
+    assert not scheduler.run().admit
+    scheduler.run(ends=True)
+    assert ids(scheduler.run()) == ["chat"]
 
 
 def test_a_cancelled_row_is_dropped_at_the_next_step_of_its_micro_batch() -> None:
     scheduler = scheduler_with(*bulk(4))
-    run(scheduler)
+    scheduler.run()
     assert scheduler.cancel("b1") is not None
     assert scheduler.cancel("b1") is None
-    assert run(scheduler).drop == ("b1",)
-    assert run(scheduler).drop == ()
-    assert scheduler.running()["bulk"] == 3
+    assert scheduler.run().drop == ("b1",)
+    assert scheduler.run().drop == ()
+    assert scheduler.load().running[EngineLane.BULK] == 3
 
 
 def test_a_micro_batch_that_lost_all_its_rows_is_not_stepped_but_forgotten() -> None:
     scheduler = scheduler_with(*bulk(4))
-    plan = run(scheduler)
+    plan = scheduler.run()
     for number in range(4):
         scheduler.cancel(f"b{number}")
     assert scheduler.take_emptied() == [plan.micro_batch]
@@ -158,10 +167,10 @@ def test_out_of_memory_halves_the_rows_and_they_grow_back() -> None:
     scheduler = scheduler_with(*bulk(4))
     plan = scheduler.schedule(0.0)
     assert plan is not None
-    assert scheduler.fail(plan.micro_batch, out_of_memory=True) == []
-    assert len(ids(run(scheduler, ends=True))) == 2
-    assert len(ids(run(scheduler, 1.0, ends=True))) == 2
-    assert scheduler.limit.rows == 4
+    assert scheduler.fail(plan, out_of_memory=True) == []
+    assert len(ids(scheduler.run(ends=True))) == 2
+    assert len(ids(scheduler.run(1.0, ends=True))) == 2
+    assert scheduler.limit.value == 4
 
 
 def test_a_single_row_out_of_memory_is_tried_alone_before_it_is_given_up() -> None:
@@ -169,28 +178,29 @@ def test_a_single_row_out_of_memory_is_tried_alone_before_it_is_given_up() -> No
     plan = scheduler.schedule(0.0)
     assert plan is not None
     scheduler.update(plan, StepOutput((RowStep("chat", "x"),)))
-    run(scheduler)
-    assert scheduler.fail(plan.micro_batch, out_of_memory=True) == []
-    run(scheduler, ends=True)
+    scheduler.run()
+    assert scheduler.fail(plan, out_of_memory=True) == []
+    scheduler.run(ends=True)
     plan = scheduler.schedule(0.0)
     assert plan is not None
     assert ids(plan) == ["chat"]
-    assert [row.id for row in scheduler.fail(plan.micro_batch, out_of_memory=True)] == ["chat"]
+    assert [row.id for row in scheduler.fail(plan, out_of_memory=True)] == ["chat"]
 
 
 def test_rows_of_a_failed_micro_batch_run_one_by_one() -> None:
     scheduler = scheduler_with(*bulk(4))
     plan = scheduler.schedule(0.0)
     assert plan is not None
-    assert scheduler.fail(plan.micro_batch, out_of_memory=False) == []
-    assert [ids(run(scheduler, ends=True)) for _ in range(4)] == [["b0"], ["b1"], ["b2"], ["b3"]]
+    assert scheduler.fail(plan, out_of_memory=False) == []
+    assert [ids(scheduler.run(ends=True)) for _ in range(4)] == [["b0"], ["b1"], ["b2"], ["b3"]]
 
 
 def test_nothing_is_admitted_while_admission_is_on_hold() -> None:
     scheduler = scheduler_with(*bulk(4))
     plan = scheduler.schedule(0.0)
     assert plan is not None
-    assert len(scheduler.take_back(plan.micro_batch)) == 4
+    assert len(scheduler.entering(plan)) == 4
+    scheduler.take_back(plan)
     scheduler.hold(2.0)
     assert scheduler.schedule(1.9) is None
     assert scheduler.next_due() == 2.0

@@ -1,4 +1,4 @@
-"""Whatever happens in whatever order: nothing is lost, run twice, over budget or starved."""
+"""Whatever happens to micro-batches in whatever order: nothing is lost, run twice or starved."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from batching.requests import EngineConfig, EngineRequest
-from batching.scheduler import Scheduler
+from batching.padded import PaddedScheduler
+from batching.requests import EngineConfig, EngineLane, EngineRequest
 from models.runner import FinishReason, RowStep, SamplingParams, StepOutput, StepPlan
 
 CONFIG = EngineConfig(max_rows=5, max_batch_tokens=40, max_wait=0.5, express_rows=2, age_limit=5)
 
 
-class SchedulerMachine(RuleBasedStateMachine):
+class PaddedMachine(RuleBasedStateMachine):
     """A scheduler beside the simplest model of what a runner holds."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.scheduler = Scheduler(CONFIG)
+        self.scheduler = PaddedScheduler(CONFIG)
         self.now = 0.0
         self.requests: dict[str, EngineRequest] = {}
         self.left: dict[str, int] = {}  # steps that a row still needs
@@ -75,7 +75,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         if plan.admit:
             self.check_admission(plan)
             if fault == "held":
-                self.scheduler.take_back(plan.micro_batch)
+                self.scheduler.take_back(plan)
                 return
             if fault == "refused":
                 left = self.refuse(plan)
@@ -98,8 +98,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         is_open = [request for id, request in self.requests.items() if id not in self.over]
         if self.now < self.held_until or self.isolated - self.over or any(r.alone for r in is_open):
             return False
-        room = self.scheduler.limit.rows + CONFIG.express_rows - len(running)
-        return self.scheduler.waiting()["express"] > 0 and room > 0
+        room = self.scheduler.limit.value + CONFIG.express_rows - len(running)
+        return self.scheduler.load().waiting[EngineLane.EXPRESS] > 0 and room > 0
 
     def check_turn(self, plan: StepPlan, express_can_run: bool) -> None:
         lanes = {self.requests[id].lane for id in self.live[plan.micro_batch]}
@@ -130,14 +130,14 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def refuse(self, plan: StepPlan) -> StepPlan | None:
         refused = {row.id for row in plan.admit[::2]}
-        left, gone = self.scheduler.refuse(plan, refused)
-        assert {sequence.id for sequence in gone} == refused
+        left = self.scheduler.refuse(plan, refused)
+        assert left is None or refused.isdisjoint(row.id for row in left.admit)
         self.over |= refused
         return left
 
     def fail(self, plan: StepPlan, *, out_of_memory: bool) -> None:
         rows = self.live.pop(plan.micro_batch)
-        given_up = self.scheduler.fail(plan.micro_batch, out_of_memory=out_of_memory)
+        given_up = self.scheduler.fail(plan, out_of_memory=out_of_memory)
         assert {sequence.id for sequence in given_up} in (set(), rows)
         assert not given_up or len(rows) == 1
         self.over |= {sequence.id for sequence in given_up}
@@ -149,11 +149,11 @@ class SchedulerMachine(RuleBasedStateMachine):
         steps = []
         for id in rows:
             self.left[id] -= 1
-            finish = FinishReason.STOP if self.left[id] <= 0 else None
-            steps.append(RowStep(id, "x", finish))
+            if self.left[id] <= 0:
+                steps.append(RowStep(id, "x", FinishReason.STOP))
         results = self.scheduler.update(plan, StepOutput(tuple(steps)))
-        assert {sequence.id for sequence, _ in results} == rows
-        ended = {step.id for step in steps if step.finish is not None}
+        ended = {step.id for step in steps}
+        assert {sequence.id for sequence, _ in results} == ended
         assert not ended & self.over
         self.over |= ended
         rows -= ended
@@ -162,8 +162,8 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @invariant()
     def limits_hold(self) -> None:
-        running = self.scheduler.running()
-        assert running["bulk"] <= CONFIG.max_rows
+        running = self.scheduler.load().running
+        assert running[EngineLane.BULK] <= CONFIG.max_rows
         assert sum(running.values()) <= CONFIG.max_rows + CONFIG.express_rows
         held = [id for rows in self.live.values() for id in rows if id not in self.to_drop]
         assert sum(running.values()) == len(held)
@@ -172,7 +172,8 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_lost(self) -> None:
-        here = sum(self.scheduler.waiting().values()) + sum(self.scheduler.running().values())
+        load = self.scheduler.load()
+        here = sum(load.waiting.values()) + sum(load.running.values())
         assert here + len(self.over) == len(self.requests)
 
     def teardown(self) -> None:
@@ -185,5 +186,5 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert steps < 20 * len(self.requests) + 20
 
 
-TestScheduler = SchedulerMachine.TestCase
-TestScheduler.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestPaddedScheduler = PaddedMachine.TestCase
+TestPaddedScheduler.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

@@ -1,0 +1,146 @@
+// Row by row: root-mean-square norm, the gate of a feed-forward layer, rotary positions, and the way
+// of keys and values into the arena.
+#include <cmath>
+
+#include "vectors.h"
+
+namespace penstock {
+
+constexpr int64_t SMALL = 1 << 14;  // numbers below which waking threads takes longer
+
+template <typename T>
+static void norm(const T* x, int64_t row, const T* weight, T* out, int64_t rows, int64_t size, float eps,
+                 float offset, int threads) {
+#pragma omp parallel for num_threads(threads) if (rows * size > SMALL)
+  for (int64_t r = 0; r < rows; r++) {
+    const T* from = x + r * row;
+    T* to = out + r * size;
+    Floats squares{};
+    float rest = 0;
+    int64_t d = 0;
+    for (; d + LANES <= size; d += LANES) {
+      const Floats v = load(from + d);
+      squares += v * v;
+    }
+    for (; d < size; d++) rest += to_float(from[d]) * to_float(from[d]);
+    const float scale = 1.0f / std::sqrt((sum(squares) + rest) / float(size) + eps);
+    for (d = 0; d + LANES <= size; d += LANES)
+      store(to + d, load(from + d) * scale * (load(weight + d) + offset));
+    for (; d < size; d++) put(to + d, to_float(from[d]) * scale * (to_float(weight[d]) + offset));
+  }
+}
+
+// silu(gate) * up, where a row holds both.
+template <typename T>
+static void gate(const T* both, T* out, int64_t rows, int64_t size, int threads) {
+#pragma omp parallel for num_threads(threads) if (rows * size > SMALL)
+  for (int64_t r = 0; r < rows; r++) {
+    const T *g = both + r * 2 * size, *up = g + size;
+    T* to = out + r * size;
+    int64_t d = 0;
+    for (; d + LANES <= size; d += LANES) {
+      const Floats x = load(g + d);
+      store(to + d, x / (1.0f + exp(-x)) * load(up + d));
+    }
+    for (; d < size; d++) {
+      const float x = to_float(g[d]);
+      put(to + d, x / (1.0f + exp(-x)) * to_float(up[d]));
+    }
+  }
+}
+
+struct Heads {
+  const void* from;
+  void* to;             // [T, heads, size]
+  int64_t token, head;  // strides of `from`, in elements
+  int64_t heads;
+};
+
+// Each number turns with the one half a head further: x cos - y sin, y cos + x sin.
+template <typename T>
+static void rotate(const Heads& h, int64_t t, const T* cos, const T* sin, int64_t size) {
+  const int64_t half = size / 2;
+  for (int64_t i = 0; i < h.heads; i++) {
+    const T* from = static_cast<const T*>(h.from) + t * h.token + i * h.head;
+    T* to = static_cast<T*>(h.to) + (t * h.heads + i) * size;
+    for (int64_t d = 0; d < half; d += LANES) {
+      const Floats x = load(from + d), y = load(from + half + d);
+      store(to + d, x * load(cos + d) - y * load(sin + d));
+      store(to + half + d, y * load(cos + half + d) + x * load(sin + half + d));
+    }
+  }
+}
+
+template <typename T>
+static void rotary(const Heads* both, const T* cos, const T* sin, int64_t tokens, int64_t size, int threads) {
+  const int64_t numbers = tokens * (both[0].heads + both[1].heads) * size;
+#pragma omp parallel for num_threads(threads) if (numbers > SMALL)
+  for (int64_t t = 0; t < tokens; t++)
+    for (int i = 0; i < 2; i++) rotate(both[i], t, cos + t * size, sin + t * size, size);
+}
+
+struct Rows {
+  const void* from;     // [heads, tokens, size]
+  void* to;             // [heads, positions, size]
+  int64_t from_head, from_token, to_head, to_position;  // strides, in elements
+  int64_t size;
+};
+
+template <typename T>
+static void write(const Rows* both, const int64_t* where, int64_t heads, int64_t tokens, int threads) {
+  const int64_t numbers = heads * tokens * (both[0].size + both[1].size);
+#pragma omp parallel for collapse(2) num_threads(threads) if (numbers > SMALL)
+  for (int i = 0; i < 2; i++)
+    for (int64_t h = 0; h < heads; h++) {
+      const Rows& rows = both[i];
+      const T* from = static_cast<const T*>(rows.from) + h * rows.from_head;
+      T* to = static_cast<T*>(rows.to) + h * rows.to_head;
+      for (int64_t t = 0; t < tokens; t++)
+        memcpy(to + where[t] * rows.to_position, from + t * rows.from_token, rows.size * sizeof(T));
+    }
+}
+
+}  // namespace penstock
+
+extern "C" {
+
+using penstock::Heads;
+
+void penstock_norm(const void* x, int64_t row, const void* weight, void* out, int64_t rows, int64_t size, float eps,
+                   float offset, int bf16, int threads) {
+  auto run = [&](auto one) {
+    using T = decltype(one);
+    penstock::norm(static_cast<const T*>(x), row, static_cast<const T*>(weight), static_cast<T*>(out), rows, size,
+                   eps, offset, threads);
+  };
+  bf16 ? run(uint16_t()) : run(float());
+}
+
+void penstock_gate(const void* both, void* out, int64_t rows, int64_t size, int bf16, int threads) {
+  auto run = [&](auto one) {
+    using T = decltype(one);
+    penstock::gate(static_cast<const T*>(both), static_cast<T*>(out), rows, size, threads);
+  };
+  bf16 ? run(uint16_t()) : run(float());
+}
+
+// Queries and keys; half a head is a multiple of 16.
+void penstock_rotary(const Heads* both, const void* cos, const void* sin, int64_t tokens, int64_t size, int bf16,
+                     int threads) {
+  auto run = [&](auto one) {
+    using T = decltype(one);
+    penstock::rotary(both, static_cast<const T*>(cos), static_cast<const T*>(sin), tokens, size, threads);
+  };
+  bf16 ? run(uint16_t()) : run(float());
+}
+
+// Keys and values; not 0: a place is not in the arena, and nothing is written.
+int penstock_write(const penstock::Rows* both, const int64_t* where, int64_t heads, int64_t tokens, int64_t positions,
+                   int bf16, int threads) {
+  for (int64_t t = 0; t < tokens; t++)
+    if (where[t] < 0 || where[t] >= positions) return 1;
+  bf16 ? penstock::write<uint16_t>(both, where, heads, tokens, threads)
+       : penstock::write<float>(both, where, heads, tokens, threads);
+  return 0;
+}
+}

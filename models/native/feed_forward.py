@@ -1,0 +1,69 @@
+"""Gated feed-forward layers: both products of the input as one, and the gate in one pass. A module
+that says something else of random numbers is left alone."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import torch
+from torch import nn
+
+from models.native.linear import PackedLinear, packable, same
+
+ACTIVATIONS = (nn.SiLU, nn.functional.silu)
+
+
+class NativeFeedForward(nn.Module):
+    """down(silu(gate(x)) * up(x))."""
+
+    def __init__(self, library: ctypes.CDLL, both: PackedLinear, down: PackedLinear) -> None:
+        super().__init__()
+        self.both = both
+        self.down_proj = down
+        self._gate = library.penstock_gate
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        both = self.both(x)
+        size = both.shape[-1] // 2
+        out = both.new_empty(*both.shape[:-1], size)
+        self._gate(
+            both.data_ptr(),
+            out.data_ptr(),
+            out.numel() // size,
+            size,
+            both.dtype is torch.bfloat16,
+            torch.get_num_threads(),
+        )
+        down: torch.Tensor = self.down_proj(out)
+        return down
+
+
+@torch.inference_mode()
+def swap(model: nn.Module, library: ctypes.CDLL) -> list[str]:
+    """In place; returns what it did, in words."""
+    swapped = 0
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            ours = _ours(child, library)
+            if ours is not None:
+                setattr(parent, name, ours)
+                swapped += 1
+    return [f"{swapped} feed-forward layers compiled"] if swapped else []
+
+
+def _ours(module: Any, library: ctypes.CDLL) -> NativeFeedForward | None:
+    parts = [getattr(module, name, None) for name in ("gate_proj", "up_proj", "down_proj")]
+    if not all(isinstance(part, nn.Module) and packable(part) for part in parts):
+        return None
+    gate, up, down = (part for part in parts if isinstance(part, nn.Linear))
+    if gate.weight.shape != up.weight.shape or (gate.bias is None) != (up.bias is None):
+        return None
+    try:
+        bias = None if gate.bias is None else torch.cat([gate.bias, up.bias])
+        both = PackedLinear(torch.cat([gate.weight, up.weight]), bias)
+        ours = NativeFeedForward(library, both, PackedLinear(down.weight, down.bias))
+        right = same(ours, module, gate.in_features, gate.weight.dtype)
+    except (RuntimeError, AttributeError, TypeError):
+        return None
+    return ours if right else None

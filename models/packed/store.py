@@ -1,0 +1,59 @@
+"""The key/value arena: for each layer keys and values of a fixed number of token positions.
+
+Rows own contiguous regions of positions, which the caller hands out. Knows no row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from models.runner import Region
+
+
+@dataclass(frozen=True, slots=True)
+class LayerShape:
+    """Of one attention layer: key/value heads, and the size of a key and of a value."""
+
+    heads: int
+    key_size: int
+    value_size: int
+    dtype: torch.dtype
+
+    @property
+    def bytes_per_token(self) -> int:
+        return self.heads * (self.key_size + self.value_size) * self.dtype.itemsize
+
+
+class Store:
+    """`keys[layer]` is [H_kv, P, D]: a head's keys of one row lie side by side. Memory is taken
+    from the system only as positions are first written."""
+
+    def __init__(self, layers: Sequence[LayerShape], positions: int, device: torch.device) -> None:
+        self.positions = positions
+        self.keys = [
+            torch.empty(s.heads, positions, s.key_size, dtype=s.dtype, device=device)
+            for s in layers
+        ]
+        self.values = [
+            torch.empty(s.heads, positions, s.value_size, dtype=s.dtype, device=device)
+            for s in layers
+        ]
+
+    def write(
+        self, layer: int, where: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+    ) -> None:
+        """Store the keys and values [H_kv, T, D] of T tokens at `where` [T]."""
+        self.keys[layer].index_copy_(1, where, key)
+        self.values[layer].index_copy_(1, where, value)
+
+    def copy(self, source: Region, start: int) -> None:
+        """Copy a region to another that does not overlap it."""
+        for tensor in (*self.keys, *self.values):
+            tensor[:, start : start + source.length] = tensor[:, source.start : source.end]
+
+    @property
+    def bytes(self) -> int:
+        return sum(tensor.nbytes for tensor in (*self.keys, *self.values))

@@ -1,0 +1,180 @@
+"""A claimed shard through the engine and back: what is asked of it, and what is stored."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import pytest
+from sqlalchemy import text
+
+from batching.engine import Engine
+from batching.requests import EngineConfig
+from models.fake import FakeCodec, FakeRunner
+from models.runner import Codec
+from penstock.errors import InvalidRequest
+from storage import lifecycle, reading
+from storage.database import Database
+from storage.records import ResultRow
+from storage.states import Lane
+from tests.support import jobs
+from workers.committer import Committer
+from workers.lanes import LaneSizes
+from workers.lease import Lease, Leases
+from workers.shards import ShardRunner, WorkerIdentity
+
+IDENTITY = WorkerIdentity(slot="slot", boot_id="boot", model=jobs.MODEL, lease_seconds=60)
+
+
+@dataclass
+class Bench:
+    """The parts of a worker without its process."""
+
+    database: Database
+    shards: ShardRunner
+
+    def run(self, lane: Lane = Lane.BULK, **batch: object) -> tuple[list[ResultRow], list[object]]:
+        """Results and details of a job of two prompts."""
+        stored = jobs.store(self.database, 2, lane=lane, **batch)
+        for lease in self.shards.claim(lane):
+            self.shards.run(lease)
+        with self.database.begin() as conn:
+            details = reading.details(conn, stored.id, 0, 2)
+            rows = reading.results(conn, stored.id, 0, 2)
+        return rows, [json.loads(details[n]) if n in details else None for n in range(2)]
+
+
+Make = Callable[..., Bench]
+
+
+@pytest.fixture
+def make_bench(database: Database) -> Iterator[Make]:
+    running: list[tuple[Engine, Committer, ShardRunner]] = []
+
+    def make(codec: Codec | None = None, speed: float = 0.0) -> Bench:
+        runner = FakeRunner(tokens_per_second=speed)
+        shards = ShardRunner(
+            database=database,
+            codec=codec or runner.codec,
+            info=runner.info,
+            identity=IDENTITY,
+            held=Leases(),
+            sizes=LaneSizes(rows=64, express_rows=8),
+        )
+        engine = Engine(runner, EngineConfig(), on_admit=shards.on_admit)
+        committer = Committer(database, lease_seconds=60, on_lost=shards.lose)
+        shards.attach(engine, committer)
+        for part in (engine, committer, shards.admissions):
+            part.start()
+        running.append((engine, committer, shards))
+        return Bench(database, shards)
+
+    yield make
+    for engine, committer, shards in running:
+        shards.admissions.stop()
+        engine.stop()
+        committer.stop()
+
+
+def test_an_answer_is_stored_as_a_text_and_nothing_else(make_bench: Make) -> None:
+    rows, details = make_bench().run()
+
+    assert [row.text for row in rows] == ["echo: prompt 0", "echo: prompt 1"]
+    assert details == [None, None]
+
+
+@pytest.mark.parametrize("lane", list(Lane))
+def test_labels_are_scored_in_either_lane(make_bench: Make, lane: Lane) -> None:
+    params = {"mode": "score", "choices": ["good", "bad", "so-so"]}
+
+    rows, details = make_bench().run(lane=lane, params=params)
+
+    for row, detail in zip(rows, details, strict=True):
+        assert isinstance(detail, dict)
+        probabilities = detail["probabilities"]
+        assert row.text == max(probabilities, key=probabilities.__getitem__)
+        assert probabilities.keys() == detail["scores"].keys() == {"good", "bad", "so-so"}
+        assert sum(probabilities.values()) == pytest.approx(1)
+        assert row.finish_reason == "stop"
+
+
+def test_several_answers_to_one_prompt_are_all_stored(make_bench: Make) -> None:
+    rows, details = make_bench().run(params={"n": 3, "max_tokens": 8})
+
+    for row, detail in zip(rows, details, strict=True):
+        assert isinstance(detail, dict)
+        completions = detail["completions"]
+        assert len(completions) == 3
+        assert row.text == completions[0]["text"]
+        assert row.completion_tokens == sum(one["tokens"] for one in completions)
+
+
+class Strange(FakeCodec):
+    """Has no tokens for one label, and refuses another."""
+
+    def encode_answer(self, text: str) -> tuple[int, ...]:
+        if text == "refused":
+            raise InvalidRequest("This model's tokenizer cannot write 'refused'.")
+        return () if text == "nothing" else super().encode_answer(text)
+
+
+@pytest.mark.parametrize(
+    ("label", "reason"),
+    [
+        ("nothing", "The model's tokenizer has no tokens for one of the choices."),
+        ("refused", "This model's tokenizer cannot write 'refused'."),
+    ],
+)
+def test_labels_that_the_tokenizer_cannot_write_fail_the_rows_with_the_reason(
+    make_bench: Make, label: str, reason: str
+) -> None:
+    rows, _ = make_bench(Strange()).run(params={"mode": "score", "choices": ["good", label]})
+
+    assert {(row.error_code, row.error_message) for row in rows} == {("invalid_request", reason)}
+
+
+def test_a_job_whose_time_ends_leaves_the_engine_and_is_not_claimed_again(
+    make_bench: Make, database: Database
+) -> None:
+    bench = make_bench(speed=0.2)  # five seconds to the first token
+    batch = jobs.store(database, 2, expires_in=0.5)
+    (lease,) = bench.shards.claim(Lane.BULK)
+    began = time.monotonic()
+
+    summary = bench.shards.run(lease)
+
+    assert summary["returned"] == 2
+    assert time.monotonic() - began < 30
+    assert bench.shards.claim(Lane.BULK) == []
+    with database.begin() as conn:
+        lifecycle.expire_due(conn)
+        lifecycle.close_open(conn)
+        lifecycle.finalize(conn)
+        codes = {row.error_code for row in reading.results(conn, batch.id, 0, 9)}
+    assert codes == {"expired"}
+
+
+def test_a_chat_is_admitted_by_its_claim_and_a_suspect_by_the_engine_alone(
+    make_bench: Make, database: Database
+) -> None:
+    bench = make_bench()
+    jobs.store(database, 1, lane=Lane.EXPRESS)
+    jobs.store(database, 1, lane=Lane.EXPRESS)
+    with database.begin() as conn:
+        conn.execute(text("UPDATE shards SET alone = true WHERE id = (SELECT max(id) FROM shards)"))
+
+    plain, suspect = bench.shards.claim(Lane.EXPRESS)
+
+    assert (plain.shard.alone, suspect.shard.alone) == (False, True)
+    assert states(database, [plain, suspect]) == ["running", "pending"]
+    for lease in (plain, suspect):
+        bench.shards.run(lease)
+    assert states(database, [plain, suspect]) == ["done", "done"]
+
+
+def states(database: Database, leases: Sequence[Lease]) -> list[str]:
+    query = text("SELECT state FROM requests WHERE shard_id = :id")
+    with database.begin() as conn:
+        return [conn.execute(query, {"id": lease.shard.id}).scalar_one() for lease in leases]

@@ -1,0 +1,171 @@
+"""What replaces a model's layers says what they said."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM
+from transformers.models.gemma2 import Gemma2Config
+from transformers.models.llama import LlamaConfig, modeling_llama
+from transformers.models.qwen3 import Qwen3Config
+
+from models.native import feed_forward, norm, rotary, speedups
+from models.native.linear import PackedLinear, prepack
+
+SIZES: dict[str, Any] = {
+    "hidden_size": 256,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 64,
+    "intermediate_size": 512,
+    "vocab_size": 300,
+}
+FAMILIES = {
+    "llama": LlamaConfig(**SIZES, attention_bias=True, mlp_bias=True),
+    "tied": LlamaConfig(**SIZES, tie_word_embeddings=True),
+    "qwen3": Qwen3Config(**SIZES),
+    "gemma2": Gemma2Config(**SIZES),
+}
+FAR = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
+
+
+def build(family: str, dtype: torch.dtype) -> Any:
+    torch.manual_seed(0)
+    loader: Any = AutoModelForCausalLM
+    return loader.from_config(FAMILIES[family]).to(dtype).eval()
+
+
+@pytest.mark.parametrize("dtype", list(FAR))
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_a_model_says_the_same_with_faster_layers(
+    native: ctypes.CDLL, family: str, dtype: torch.dtype
+) -> None:
+    model = build(family, dtype)
+    ids = torch.arange(40)[None] % 300
+    with torch.inference_mode():
+        before = model(input_ids=ids).logits
+        done = speedups.apply(model)
+        after = model(input_ids=ids).logits
+    assert len(done) == (3 if family == "gemma2" else 4), done  # its gate is not a SiLU
+    assert (before - after).abs().max() < FAR[dtype] * before.abs().max()
+
+
+def test_applying_twice_changes_nothing_more(native: ctypes.CDLL) -> None:
+    model = build("llama", torch.float32)
+    speedups.apply(model)
+    assert speedups.apply(model) == ["rotary positions compiled"]
+
+
+def test_packed_layers_do_not_keep_the_weights_twice(native: ctypes.CDLL) -> None:
+    model = build("llama", torch.float32)
+    speedups.apply(model)
+    kept = {name.split(".")[-2] for name, _ in model.named_parameters() if "weight" in name}
+    assert not {name for name in kept if name.endswith(("proj", "head"))}
+
+
+def test_the_embedding_of_a_tied_head_stays() -> None:
+    model = build("tied", torch.float32)
+    weight = model.model.embed_tokens.weight.clone()
+    prepack(model)
+    assert isinstance(model.lm_head, PackedLinear)
+    assert torch.equal(model.model.embed_tokens.weight, weight)
+
+
+@pytest.mark.parametrize("dtype", list(FAR))
+@pytest.mark.parametrize("rows", [1, 2, 16, 65, 300])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_packed_layer_equals_the_plain_one(dtype: torch.dtype, rows: int, bias: bool) -> None:
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Linear(200, 333, bias=bias)).to(dtype)
+    x = torch.randn(1, rows, 200).to(dtype)
+    with torch.inference_mode():
+        expected = plain(x)
+        assert prepack(plain) == ["1 linear layers laid out by oneDNN"]
+        assert (plain(x) - expected).abs().max() < FAR[dtype]
+
+
+class Doubled(nn.Linear):
+    """A subclass says something of its own."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(input)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [nn.Linear(256, 256).half(), nn.Linear(256, 256).double(), nn.Linear(8, 8), Doubled(256, 256)],
+    ids=["half", "double", "small", "subclass"],
+)
+def test_a_layer_that_would_not_gain_is_left_alone(layer: nn.Linear) -> None:
+    model = nn.Sequential(layer)
+    assert prepack(model) == []
+    assert model[0] is layer
+
+
+class OddRMSNorm(nn.Module):
+    """Looks like one of ours and is not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.eps = nn.Parameter(torch.ones(64)), 1e-6
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.weight * x / x.abs().mean(-1, keepdim=True)
+
+
+def test_a_norm_that_says_something_else_is_left_alone(native: ctypes.CDLL) -> None:
+    model = nn.Sequential(OddRMSNorm())
+    assert norm.swap(model, native) == []
+    assert isinstance(model[0], OddRMSNorm)
+
+
+@pytest.mark.parametrize("dtype", list(FAR))
+@pytest.mark.parametrize("shape", [(1, 1, 64), (1, 700, 64), (2, 3, 5, 33)])
+def test_a_norm_of_any_shape(
+    native: ctypes.CDLL, dtype: torch.dtype, shape: tuple[int, ...]
+) -> None:
+    torch.manual_seed(0)
+    theirs = modeling_llama.LlamaRMSNorm(shape[-1]).to(dtype)
+    nn.init.normal_(theirs.weight)
+    model, x = nn.Sequential(theirs), torch.randn(shape).to(dtype)
+    with torch.inference_mode():
+        expected = theirs(x)
+        assert norm.swap(model, native) == ["1 norms compiled"]
+        assert (model[0](x) - expected).abs().max() < FAR[dtype] * expected.abs().max()
+
+
+def test_a_gate_of_a_size_that_is_no_multiple(native: ctypes.CDLL) -> None:
+    config = LlamaConfig(**{**SIZES, "intermediate_size": 333})
+    kind: Any = modeling_llama.LlamaMLP
+    mlp = kind(config).eval()
+    model, x = nn.Sequential(mlp), torch.randn(1, 70, 256)
+    with torch.inference_mode():
+        expected = mlp(x)
+        assert feed_forward.swap(model, native) == ["1 feed-forward layers compiled"]
+        assert (model[0](x) - expected).abs().max() < 1e-5
+
+
+def test_rotary_positions_that_ours_cannot_do_are_theirs(native: ctypes.CDLL) -> None:
+    asked = []
+
+    def theirs(*arguments: Any, **named: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        asked.append(named)
+        return arguments[0], arguments[1]
+
+    ours = rotary.NativeRotary(native, theirs)
+    q, k, cos = torch.ones(1, 4, 3, 64), torch.ones(1, 2, 3, 64), torch.ones(1, 3, 64)
+    with torch.inference_mode():
+        ours(q, k, cos, cos)
+        assert not asked
+        ours(q, k, cos, cos, unsqueeze_dim=2)
+        ours(q[..., :16], k[..., :16], cos[..., :16], cos[..., :16])  # no whole vectors
+        ours(q, k, cos[..., :32], cos[..., :32])  # a part of each head
+        ours(q.expand(2, 4, 3, 64), k.expand(2, 2, 3, 64), cos, cos)
+        ours(q.double(), k.double(), cos.double(), cos.double())
+    ours(q, k, cos, cos)  # gradients are wanted
+    assert len(asked) == 6
