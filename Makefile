@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 EXTRAS := server,engine,embedded,demo,dev
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check docs migrate clean
+.PHONY: help setup demo up test check bench docs migrate clean
 
 help: ## list these targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -37,6 +37,9 @@ check: setup ## lint, types, floors, generated docs, compose files
 	$(BIN)/python -m docs.generate --check
 	$(BIN)/python -m deploy.check
 
+bench: setup ## our engine beside its rivals on this CPU, about 40 minutes (QUICK=1: under 5)
+	$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)
+
 docs: setup ## write docs/reference/ anew from the code
 	$(BIN)/python -m docs.generate
 
@@ -44,4 +47,4 @@ migrate: setup ## bring the database of PENSTOCK_DATABASE__URL to the newest sch
 	$(BIN)/alembic upgrade head
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist *.egg-info
+	rm -rf $(VENV) .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist *.egg-info

@@ -316,6 +316,7 @@ class Engine:
         for id in list(self._open):
             self._cancel(id)
         self._read_inbox()
+        self._forget(0)  # what was cancelled just now has not been dropped by a step
 
     # ---- answers --------------------------------------------------------------------------
 

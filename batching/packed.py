@@ -25,6 +25,8 @@ BULK, EXPRESS = EngineLane.BULK, EngineLane.EXPRESS
 
 #: Steps of a smaller engine before it tries to grow again: when it fails, every row starts anew.
 RECOVER_AFTER = 500
+#: Seconds after a chat in which bulk's steps are half as long: the next one waits for less.
+EXPRESS_LINGERS = 5.0
 #: A row that runs out of memory by itself with no more tokens than this will not do with less.
 LEAST_STEP = 16
 
@@ -45,6 +47,7 @@ class PackedScheduler:
         self._dropped: list[str] = []
         self._arrivals = 0
         self._hold_until = float("-inf")
+        self._express_until = float("-inf")
         self._bulk_is_due = False
         self._after_isolated = False
         self._no_room_at = -1  #: nothing was released since then, when bulk found no room
@@ -57,6 +60,8 @@ class PackedScheduler:
     ) -> Sequence:
         self._arrivals += 1
         lane = EngineLane(request.lane)
+        if lane is EXPRESS:
+            self._express_until = now + EXPRESS_LINGERS
         # What bulk leaves to express can be had only while nothing else runs.
         too_large = lane is BULK and self._admission.need(request) > self._memory.bulk_part
         alone = request.alone or too_large
@@ -96,7 +101,9 @@ class PackedScheduler:
             self._bulk_is_due = True
             return draft.plan(drop, before)
         self._bulk_is_due = False
-        draft.budget = room
+        if now < self._express_until:
+            room = min(room, max(room - step // 2, LEAST_STEP))
+        draft.budget = max(room, draft.tokens)
         self._fill(draft, BULK, lanes if express_is_placed else set(), now)
         if not len(self._live) and now >= self._hold_until:
             self._admit_isolated(draft)

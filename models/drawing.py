@@ -18,6 +18,24 @@ INFINITY = 0x7F800000  #: the bits of the float32
 MIX = (-4658895280553007687, -7723592293110705685)  #: splitmix64's multipliers, likewise
 
 
+BLOCK = 512  #: tokens of the vocabulary that the first look takes together
+
+
+def likeliest(logits: torch.Tensor) -> torch.Tensor:
+    """The greatest of each row, [B, V] -> [B]; a NaN counts as that. Torch's own argmax is one
+    thread's work on the CPU, and twenty times slower on a wide bfloat16 row than this."""
+    size = logits.shape[-1]
+    if logits.device.type != "cpu" or size < 2 * BLOCK:
+        return logits.argmax(dim=-1)
+    whole = size // BLOCK * BLOCK
+    tops = logits[:, :whole].unflatten(1, (-1, BLOCK)).amax(dim=-1)
+    if whole < size:
+        tops = torch.cat((tops, logits[:, whole:].amax(dim=-1, keepdim=True)), dim=1)
+    start = (tops.float().argmax(dim=-1, keepdim=True) * BLOCK).clamp(max=size - BLOCK)  # [B, 1]
+    found = logits.gather(1, start + torch.arange(BLOCK)).float()
+    return start[:, 0] + found.argmax(dim=-1)
+
+
 @dataclass(frozen=True, slots=True)
 class DrawParams:
     """Of S rows, each [S, 1] on the device. `top_k` 0 keeps all; `cuts`: some row has top-k, top-p

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.drawing import DrawParams, draw, uniform
+from models.drawing import DrawParams, draw, likeliest, uniform
 from models.grammar import Grammars
 from models.penalties import Penalties, is_penalized
 from models.runner import Row
@@ -123,7 +123,7 @@ class Sampler:
         adjusted = (
             self._adjust(logits, needs, order) if some & (PENALIZED | CONSTRAINED) else logits
         )
-        tokens = adjusted.argmax(dim=-1)  # [B]; a NaN counts as the greatest
+        tokens = likeliest(adjusted)  # [B]
         broken = adjusted.gather(-1, tokens[:, None])[:, 0].isnan()
         if self._device.type == "cpu" and bool(broken.any()):
             raise FloatingPointError("the model's output is not a number")

@@ -4,19 +4,13 @@ apart, and two threads wait for memory in half the time. Knows no model and no r
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
 
 import torch
 
 from models.native.library import DTYPES, library
+from models.packed.store import Write, write_plain
 
 FEW = 8  #: tokens below which torch is as fast
-
-#: Of keys and values [H_kv, P, D], the places [T], and what to write there [H_kv, T, D].
-Write = Callable[
-    [torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor],
-    None,
-]
 
 
 class _Rows(ctypes.Structure):
@@ -55,8 +49,7 @@ class NativeWrite:
     ) -> None:
         fits = _fits(keys, where, key) and _fits(values, where, value)
         if len(where) < FEW or not fits:
-            keys.index_copy_(1, where, key)
-            values.index_copy_(1, where, value)
+            write_plain(keys, values, where, key, value)
             return
         both = (_Rows * 2)(_rows(key, keys), _rows(value, values))
         heads, positions = keys.shape[:2]

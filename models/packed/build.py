@@ -15,6 +15,7 @@ from models.codec import TokenizerCodec
 from models.device import free_memory, is_out_of_memory
 from models.grammar import Grammars
 from models.native import attention as native_attention
+from models.native.writing import load_write
 from models.packed import memory, torch_attention, varlen
 from models.packed.attention import Attend
 from models.packed.graphs import Graphs
@@ -22,7 +23,7 @@ from models.packed.memory import Shape, Sizes, Wishes
 from models.packed.model import PackedModel, Unpackable
 from models.packed.probe import Probe
 from models.packed.runner import PackedRunner
-from models.packed.store import Store
+from models.packed.store import Store, write_plain
 from models.padded import end_tokens
 from models.runner import ModelInfo
 from models.sampling import Sampler
@@ -135,7 +136,8 @@ def _sizes(model: Any, ready: _Ready, context: int, wishes: Wishes) -> Sizes:
 def _allocate(model: PackedModel, sizes: Sizes, device: torch.device) -> Store:
     # One position more is for what a recorded step writes where it has no token.
     try:
-        return Store(model.layers, sizes.kv_tokens + 1, device)
+        write = load_write() if device.type == "cpu" else None
+        return Store(model.layers, sizes.kv_tokens + 1, device, write or write_plain)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

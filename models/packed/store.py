@@ -5,7 +5,7 @@ Rows own contiguous regions of positions, which the caller hands out. Knows no r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,11 +27,34 @@ class LayerShape:
         return self.heads * (self.key_size + self.value_size) * self.dtype.itemsize
 
 
+#: Of keys and values [H_kv, P, D], places [T], and what to write there [H_kv, T, D].
+Write = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], None]
+
+
+def write_plain(
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    where: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+) -> None:
+    """In plain torch, on any device."""
+    keys.index_copy_(1, where, key)
+    values.index_copy_(1, where, value)
+
+
 class Store:
     """`keys[layer]` is [H_kv, P, D]: a head's keys of one row lie side by side. Memory is taken
     from the system only as positions are first written."""
 
-    def __init__(self, layers: Sequence[LayerShape], positions: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        layers: Sequence[LayerShape],
+        positions: int,
+        device: torch.device,
+        write: Write = write_plain,
+    ) -> None:
+        self._write = write
         self.positions = positions
         self.keys = [
             torch.empty(s.heads, positions, s.key_size, dtype=s.dtype, device=device)
@@ -46,8 +69,7 @@ class Store:
         self, layer: int, where: torch.Tensor, key: torch.Tensor, value: torch.Tensor
     ) -> None:
         """Store the keys and values [H_kv, T, D] of T tokens at `where` [T]."""
-        self.keys[layer].index_copy_(1, where, key)
-        self.values[layer].index_copy_(1, where, value)
+        self._write(self.keys[layer], self.values[layer], where, key, value)
 
     def copy(self, source: Region, start: int) -> None:
         """Copy a region to another that does not overlap it."""

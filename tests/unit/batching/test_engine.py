@@ -565,3 +565,17 @@ def test_the_age_of_the_oldest_that_waits_is_told_by_lane() -> None:
         engine.stop()
     assert seen["bulk"] == 0
     assert seen["express"] in (0, 30)  # the third waits, unless it came after the first step
+
+
+def test_an_engine_that_stops_leaves_no_row_in_its_runner() -> None:
+    runner = ScriptedPacked()
+    engine = Engine(runner, CONFIG)
+    engine.start()
+    entered: list[str] = []
+    for number in range(4):
+        request = EngineRequest(f"r{number}", "bulk", (1,), SamplingParams(max_tokens=10**6))
+        engine.submit(request, lambda outcome: entered.append(outcome.id))
+    assert runner.entered.wait(10)
+    engine.stop()
+    assert len(entered) == 4
+    assert not runner.live

@@ -115,6 +115,16 @@ def test_a_chat_decodes_beside_bulk() -> None:
     assert driven.runner.ran[-1] == ["chat", "bulk"]
 
 
+def test_after_a_chat_steps_of_bulk_are_short_for_a_while() -> None:
+    driven = Driven(replace(CONFIG, step_tokens=64))
+    driven.add("chat", "express", prompt=(1,) * 4)
+    driven.step()
+    driven.add("bulk", prompt=(2,) * 200)
+    assert chunks(driven.step(1.0)) == {"bulk": 31}
+    assert chunks(driven.step(1.0)) == {"bulk": 31}
+    assert chunks(driven.step(9.0))["bulk"] > 60
+
+
 def test_a_long_chat_prompt_is_read_in_every_step() -> None:
     driven = Driven()
     driven.add("bulk", tokens=50)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from models.drawing import MOST_RANKED, DrawParams, draw, uniform
+from models.drawing import MOST_RANKED, DrawParams, draw, likeliest, uniform
 from models.runner import Row, SamplingParams
 from models.sampling import Sampled, Sampler
 
@@ -270,3 +270,14 @@ def test_an_output_that_is_not_a_number_is_an_error(temperature: float) -> None:
 
 def test_no_rows_are_no_tokens() -> None:
     assert sampler(row("a")).choose(torch.zeros(0, 8), torch.zeros(0).long()).tokens.tolist() == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("size", [5, 1024, 1500])
+def test_the_likeliest_token_is_found_in_any_vocabulary(dtype: torch.dtype, size: int) -> None:
+    torch.manual_seed(size)
+    logits = torch.randn(40, size).to(dtype)
+    logits[0, size - 1] = logits[1, 0] = 9
+    logits[2, size - 2] = torch.nan
+    found = logits.gather(1, likeliest(logits)[:, None])[:, 0]
+    assert torch.equal(found.nan_to_num(99), logits.amax(dim=-1).nan_to_num(99))

@@ -24,7 +24,7 @@ def test_tokens_land_at_their_places_and_nowhere_else(
     expected = [a.index_copy(1, where, n) for a, n in zip(arenas, new, strict=True)]
     write = load_write()
     assert write is not None
-    write(*arenas, where, *new)
+    write(arenas[0], arenas[1], where, new[0], new[1])
     assert all(torch.equal(a, e) for a, e in zip(arenas, expected, strict=True))
 
 
