@@ -28,12 +28,13 @@ def likeliest(logits: torch.Tensor) -> torch.Tensor:
     if logits.device.type != "cpu" or size < 2 * BLOCK:
         return logits.argmax(dim=-1)
     whole = size // BLOCK * BLOCK
-    tops = logits[:, :whole].unflatten(1, (-1, BLOCK)).amax(dim=-1)
+    tops = logits[:, :whole].reshape(len(logits), -1, BLOCK).amax(dim=-1)
     if whole < size:
         tops = torch.cat((tops, logits[:, whole:].amax(dim=-1, keepdim=True)), dim=1)
     start = (tops.float().argmax(dim=-1, keepdim=True) * BLOCK).clamp(max=size - BLOCK)  # [B, 1]
     found = logits.gather(1, start + torch.arange(BLOCK)).float()
-    return start[:, 0] + found.argmax(dim=-1)
+    best: torch.Tensor = start[:, 0] + found.argmax(dim=-1)
+    return best
 
 
 @dataclass(frozen=True, slots=True)

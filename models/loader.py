@@ -6,6 +6,7 @@ Call `models.environment.prepare_environment` first, before transformers is impo
 from __future__ import annotations
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -79,6 +80,14 @@ class _Loaded:
 
 def load(options: LoadOptions, *, speed_up: SpeedUp = speedups.apply) -> Runner:
     """Raises ModelNotFound, UnsafeModel or ModelError, each with one sentence that says why."""
+    # In a thread that ends: its pool of OpenMP threads ends with it. One that stays beside the
+    # engine's makes more threads than cores, and OpenMP then sleeps at each of its barriers: a
+    # step of one row took 1.6 times as long, of the padded runner three times.
+    with ThreadPoolExecutor(1, thread_name_prefix="load") as thread:
+        return thread.submit(_load_here, options, speed_up).result()
+
+
+def _load_here(options: LoadOptions, speed_up: SpeedUp) -> Runner:
     _quiet()
     if options.threads is not None:
         torch.set_num_threads(options.threads)
