@@ -5,6 +5,7 @@ What a cut keeps are all tokens at or above some logit, so those that tie with i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -16,14 +17,15 @@ MOST_RANKED = 4_096  #: so many are not worth ranking
 GOLDEN = -7046029254386353131  #: 2**64 / the golden ratio, as the signed integer of its bits
 INFINITY = 0x7F800000  #: the bits of the float32
 MIX = (-4658895280553007687, -7723592293110705685)  #: splitmix64's multipliers, likewise
-
-
 BLOCK = 512  #: tokens of the vocabulary that the first look takes together
+
+#: The greatest of each row, [B, V] -> [B]; a NaN counts as that.
+Likeliest = Callable[[torch.Tensor], torch.Tensor]
 
 
 def likeliest(logits: torch.Tensor) -> torch.Tensor:
-    """The greatest of each row, [B, V] -> [B]; a NaN counts as that. Torch's own argmax is one
-    thread's work on the CPU, and twenty times slower on a wide bfloat16 row than this."""
+    """See `Likeliest`. Torch's own argmax is one thread's work on the CPU, and twenty times slower
+    on a wide bfloat16 row than this."""
     size = logits.shape[-1]
     if logits.device.type != "cpu" or size < 2 * BLOCK:
         return logits.argmax(dim=-1)

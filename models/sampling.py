@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.drawing import DrawParams, draw, likeliest, uniform
+from models.drawing import DrawParams, Likeliest, draw, likeliest, uniform
 from models.grammar import Grammars
 from models.penalties import Penalties, is_penalized
 from models.runner import Row
@@ -62,7 +62,9 @@ class Sampler:
         device: torch.device,
         ends: frozenset[int],
         grammars: Grammars | None,
+        likeliest: Likeliest = likeliest,
     ) -> None:
+        self._likeliest = likeliest
         self._device = device
         self._grammars = grammars
         self._penalties = Penalties(slots, vocabulary, device)
@@ -123,7 +125,7 @@ class Sampler:
         adjusted = (
             self._adjust(logits, needs, order) if some & (PENALIZED | CONSTRAINED) else logits
         )
-        tokens = likeliest(adjusted)  # [B]
+        tokens = self._likeliest(adjusted)  # [B]
         broken = adjusted.gather(-1, tokens[:, None])[:, 0].isnan()
         if self._device.type == "cpu" and bool(broken.any()):
             raise FloatingPointError("the model's output is not a number")

@@ -1,5 +1,6 @@
-// Row by row: root-mean-square norm, the gate of a feed-forward layer, rotary positions, and the way
-// of keys and values into the arena.
+// Row by row: root-mean-square norm, the gate of a feed-forward layer, rotary positions, the way of
+// keys and values into the arena, and the greatest of a row.
+#include <algorithm>
 #include <cmath>
 
 #include "vectors.h"
@@ -100,6 +101,36 @@ static void write(const Rows* both, const int64_t* where, int64_t heads, int64_t
     }
 }
 
+// The first of the greatest numbers; a NaN before all.
+template <typename T>
+static int64_t greatest(const T* x, int64_t size) {
+  constexpr int64_t BLOCK = 512;
+  float top = -INFINITY;
+  int64_t where = 0;
+  Floats odd{};  // NaN from the first NaN or infinity on
+  for (int64_t begin = 0; begin < size; begin += BLOCK) {
+    const int64_t end = std::min(begin + BLOCK, size);
+    Floats tops = all(-INFINITY);
+    int64_t d = begin;
+    for (; d + LANES <= end; d += LANES) {
+      const Floats v = load(x + d);
+      tops = larger(v, tops);
+      odd += v - v;
+    }
+    for (; d < end; d++) {
+      tops = larger(all(to_float(x[d])), tops);
+      odd += to_float(x[d]) - to_float(x[d]);
+    }
+    const float best = largest(tops);
+    if (best > top) top = best, where = begin;
+  }
+  if (!(sum(odd) == 0))
+    for (int64_t d = 0; d < size; d++)
+      if (to_float(x[d]) != to_float(x[d])) return d;
+  while (to_float(x[where]) != top) where++;
+  return where;
+}
+
 }  // namespace penstock
 
 extern "C" {
@@ -142,5 +173,14 @@ int penstock_write(const penstock::Rows* both, const int64_t* where, int64_t hea
   bf16 ? penstock::write<uint16_t>(both, where, heads, tokens, threads)
        : penstock::write<float>(both, where, heads, tokens, threads);
   return 0;
+}
+
+void penstock_greatest(const void* x, int64_t row, int64_t* out, int64_t rows, int64_t size, int bf16, int threads) {
+  auto run = [&](auto one) {
+    using T = decltype(one);
+#pragma omp parallel for num_threads(threads) if (rows * size > penstock::SMALL)
+    for (int64_t r = 0; r < rows; r++) out[r] = penstock::greatest(static_cast<const T*>(x) + r * row, size);
+  };
+  bf16 ? run(uint16_t()) : run(float());
 }
 }

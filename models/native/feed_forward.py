@@ -24,7 +24,14 @@ class NativeFeedForward(nn.Module):
         self._gate = library.penstock_gate
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        both = self.both(x)
+        return self.down_proj.forward(self._inner(x))
+
+    def plus(self, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        """Its output and another tensor of that shape."""
+        return self.down_proj.plus(self._inner(x), other)
+
+    def _inner(self, x: torch.Tensor) -> torch.Tensor:
+        both = self.both.forward(x)
         size = both.shape[-1] // 2
         out = both.new_empty(*both.shape[:-1], size)
         self._gate(
@@ -35,8 +42,7 @@ class NativeFeedForward(nn.Module):
             both.dtype is torch.bfloat16,
             torch.get_num_threads(),
         )
-        down: torch.Tensor = self.down_proj(out)
-        return down
+        return out
 
 
 @torch.inference_mode()

@@ -29,9 +29,15 @@ class PackedLinear(nn.Module):
         self.bias = bias
         self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), ROWS)
         self._linear = torch.ops.mkldnn._linear_pointwise.default
+        self._sum = torch.ops.mkldnn._linear_pointwise.binary
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         out: torch.Tensor = self._linear(x, self._packed, self.bias, "none", [], "")
+        return out
+
+    def plus(self, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        """Its product and another tensor of that shape, summed before they are rounded."""
+        out: torch.Tensor = self._sum(x, other, self._packed, self.bias, "add")
         return out
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from models.native import feed_forward, norm, rotary
+from models.native import feed_forward, layer, norm, rotary
 from models.native.library import library
 from models.native.linear import prepack
 
@@ -19,4 +19,5 @@ def apply(model: nn.Module) -> list[str]:
     if loaded is not None:
         for swap in (feed_forward.swap, norm.swap, rotary.swap):
             done += swap(model, loaded)
+        done += layer.swap(model)
     return done + prepack(model)

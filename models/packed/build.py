@@ -13,8 +13,10 @@ from transformers import PreTrainedTokenizerBase
 from models.answers import Answers
 from models.codec import TokenizerCodec
 from models.device import free_memory, is_out_of_memory
+from models.drawing import Likeliest, likeliest
 from models.grammar import Grammars
 from models.native import attention as native_attention
+from models.native import greatest as native_greatest
 from models.native.writing import load_write
 from models.packed import memory, torch_attention, varlen
 from models.packed.attention import Attend
@@ -78,7 +80,7 @@ def build(
     return PackedRunner(
         _forwarder(ready, sizes),
         store,
-        Sampler(slots, ready.vocabulary, device, ends, grammars),
+        Sampler(slots, ready.vocabulary, device, ends, grammars, _likeliest(device)),
         Answers(slots, tokenizer, ends),
         TokenizerCodec(tokenizer),
         replace(
@@ -146,6 +148,10 @@ def _allocate(model: PackedModel, sizes: Sizes, device: torch.device) -> Store:
             f" cannot be had on {device}.",
             param="kv_tokens",
         ) from error
+
+
+def _likeliest(device: torch.device) -> Likeliest:
+    return (native_greatest.load() if device.type == "cpu" else None) or likeliest
 
 
 def _forwarder(ready: _Ready, sizes: Sizes) -> PackedModel | Graphs:

@@ -1,0 +1,197 @@
+"""Decoder layers of the Llama kind as few calls: one product for queries, keys and values, sums as
+part of the products before them, and no module between. A layer that says something else of random
+numbers, or hands its attention something else, is left alone."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AttentionInterface
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from models.native.feed_forward import NativeFeedForward
+from models.native.linear import PackedLinear, packable, same
+from models.native.norm import NativeNorm
+from models.native.rotary import NAME as ROTARY
+from models.packed.model import HARMLESS
+
+PARTS = frozenset({"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"})
+PRODUCTS = ("q_proj", "k_proj", "v_proj", "o_proj")
+NORMS = ("q_norm", "k_norm")
+TRIAL = "penstock_trial"  #: attention while a layer is tried
+KEPT = frozenset({"scaling", "sliding_window"})  #: what a layer tells its attention each time
+
+
+class NativeLayer(nn.Module):
+    """h = x + o(attend(rotate(q, k, v = qkv(norm(x))))), then h + down(gate(norm(h)))."""
+
+    def __init__(self, layer: Any, told: dict[str, Any]) -> None:
+        super().__init__()
+        attention = layer.self_attn
+        self.head_dim: int = attention.head_dim
+        self.scaling: float | None = told.get("scaling")
+        self.sliding_window: int | None = told.get("sliding_window")
+        self.input_layernorm: NativeNorm = layer.input_layernorm
+        self.post_attention_layernorm: NativeNorm = layer.post_attention_layernorm
+        self.mlp: NativeFeedForward = layer.mlp
+        self.self_attn = attention
+        self.qkv = _joined([getattr(attention, name) for name in PRODUCTS[:3]])
+        self.o_proj = PackedLinear(attention.o_proj.weight, attention.o_proj.bias)
+        self._sizes = [getattr(attention, name).out_features for name in PRODUCTS[:3]]
+        self._rotary = getattr(sys.modules[type(attention).__module__], ROTARY)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: None = None,
+        use_cache: bool | None = False,
+        position_embeddings: tuple[torch.Tensor, torch.Tensor] | None = None,
+        **others: Any,
+    ) -> torch.Tensor:
+        """[1, T, hidden] to the same. Raises ValueError for what packed steps do without."""
+        if past_key_values is not None or position_embeddings is None:
+            raise ValueError("a compiled layer keeps no cache, and needs rotary positions")
+        shape = hidden_states.shape
+        heads = (*shape[:2], -1, self.head_dim)
+        both = self.qkv(self.input_layernorm.forward(hidden_states)).split(self._sizes, dim=-1)
+        query, key, value = (one.view(heads) for one in both)
+        attention = self.self_attn
+        if attention.q_norm is not None:
+            query, key = attention.q_norm(query), attention.k_norm(key)
+        query, key = self._rotary(query.transpose(1, 2), key.transpose(1, 2), *position_embeddings)
+        attend = ALL_ATTENTION_FUNCTIONS[attention.config._attn_implementation]
+        seen, _ = attend(
+            attention,
+            query,
+            key,
+            value.transpose(1, 2),
+            attention_mask,
+            dropout=0.0,
+            scaling=self.scaling,
+            sliding_window=self.sliding_window,
+            **others,
+        )
+        hidden = self.o_proj.plus(seen.reshape(*shape[:2], -1), hidden_states)
+        return self.mlp.plus(self.post_attention_layernorm.forward(hidden), hidden)
+
+
+@torch.inference_mode()
+def swap(model: Any) -> list[str]:
+    """In place; returns what it did, in words. After norms, feed-forward layers and rotary
+    positions have been swapped."""
+    swapped = 0
+    found = [child for child in model.modules() if isinstance(child, nn.ModuleList)]
+    with _trial(model):
+        for layers in found:
+            for number, layer in enumerate(layers):
+                ours = _ours(layer) if _fits(layer) else None
+                if ours is not None:
+                    _strip(ours.self_attn)
+                    layers[number] = ours
+                    swapped += 1
+    return [f"{swapped} decoder layers compiled"] if swapped else []
+
+
+def _fits(layer: Any) -> bool:
+    if {name for name, _ in layer.named_children()} != PARTS:
+        return False
+    norms = (layer.input_layernorm, layer.post_attention_layernorm)
+    attention = layer.self_attn
+    names = {name for name, _ in attention.named_children()}
+    return (
+        isinstance(layer.mlp, NativeFeedForward)
+        and all(isinstance(norm, NativeNorm) for norm in norms)
+        and names in (set(PRODUCTS), {*PRODUCTS, *NORMS})
+        and all(packable(getattr(attention, name)) for name in PRODUCTS)
+        and len({getattr(attention, name).bias is None for name in PRODUCTS[:3]}) == 1
+        and isinstance(getattr(attention, "head_dim", None), int)
+        and hasattr(sys.modules[type(attention).__module__], ROTARY)
+    )
+
+
+def _ours(layer: Any) -> NativeLayer | None:
+    """None where the layer is not what it looks like."""
+    for name in NORMS:
+        if not hasattr(layer.self_attn, name):
+            setattr(layer.self_attn, name, None)
+    size = layer.self_attn.q_proj.in_features
+    theirs = _Tried(layer)
+    try:
+        theirs(torch.zeros(1, 1, size, dtype=layer.self_attn.q_proj.weight.dtype))
+        if not theirs.told.keys() <= KEPT | HARMLESS:
+            return None
+        ours = NativeLayer(layer, theirs.told)
+        right = same(_Tried(ours), theirs, size, layer.self_attn.q_proj.weight.dtype)
+    except (RuntimeError, AttributeError, TypeError, ValueError):
+        return None
+    return ours if right else None
+
+
+class _Tried(nn.Module):
+    """A layer on its own, with made-up positions and an attention that only mixes what it gets."""
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        self.layer = layer
+        self.told: dict[str, Any] = {}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(1)
+        shape = (1, x.shape[1], self.layer.self_attn.head_dim)
+        cos, sin = (torch.randn(shape, generator=generator).to(x.dtype) for _ in range(2))
+        out: torch.Tensor = self.layer(
+            x,
+            attention_mask=None,
+            position_ids=None,
+            past_key_values=None,
+            use_cache=False,
+            position_embeddings=(cos, sin),
+            penstock_told=self.told,
+        )
+        return out
+
+
+def _mix(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    penstock_told: dict[str, Any],
+    **told: Any,
+) -> tuple[torch.Tensor, None]:
+    """Something that depends on all three, [1, T, H, D]."""
+    penstock_told.update({name: one for name, one in told.items() if one is not None})
+    times = query.shape[1] // key.shape[1]
+    key, value = (x.repeat_interleave(times, dim=1) for x in (key, value))
+    return (query * key.sigmoid() + value).transpose(1, 2).contiguous(), None
+
+
+@contextmanager
+def _trial(model: Any) -> Iterator[None]:
+    before = model.config._attn_implementation
+    AttentionInterface.register(TRIAL, _mix)
+    model.set_attn_implementation(TRIAL)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
+def _joined(linears: list[nn.Linear]) -> PackedLinear:
+    weights: list[torch.Tensor] = [linear.weight for linear in linears]
+    biases: list[torch.Tensor] = [one.bias for one in linears if one.bias is not None]
+    return PackedLinear(torch.cat(weights), torch.cat(biases) if biases else None)
+
+
+def _strip(attention: Any) -> None:
+    """Free the weights that are kept laid out now."""
+    for name in PRODUCTS:
+        delattr(attention, name)
