@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models.native import speedups
+from models.native import linear, speedups
 from models.packed.build import build
 from models.packed.memory import Wishes
 from models.packed.model import Unpackable
@@ -72,7 +72,10 @@ def test_greedy_tokens_are_the_unbatched_ones_while_rows_join_and_leave(family: 
 
 
 @pytest.mark.parametrize("family", PACKED)
-def test_built_with_all_that_is_compiled_a_family_answers_as_the_model(family: str) -> None:
+def test_built_with_all_that_is_compiled_a_family_answers_as_the_model(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(linear, "SMALLEST", 1)
     info = ModelInfo("tiny", 0, 0, "cpu", "fp32", CONTEXT, "padded")
     made = build(model(family), tokenizer(), info, Wishes(max_rows=6), speed_up=speedups.apply)
     rows = [greedy(f"r{number}", prompt, 10) for number, prompt in enumerate(prompts(6))]

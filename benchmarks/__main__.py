@@ -1,0 +1,170 @@
+"""`make bench`: our engine beside what people use today, in one run on this machine's CPU.
+
+Builds the rivals' environments, runs the plan, writes RESULTS.md and its pictures, and ends with
+one line of JSON that holds every ratio.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+# Before anything imports transformers.
+from models.environment import prepare_environment
+
+prepare_environment(hub_allowed=False)
+
+from benchmarks import contenders, machine, picture, report  # noqa: E402
+from benchmarks.environments import LLAMA, VLLM, build  # noqa: E402
+from benchmarks.models import BenchModel, committed, random_llama  # noqa: E402
+from benchmarks.plan import FULL, QUICK, Size, Wanted, cells, workers  # noqa: E402
+from benchmarks.rounds import Results, fleet, run  # noqa: E402
+from benchmarks.summary import Requirement, Summary, ratios, requirements  # noqa: E402
+from benchmarks.whole import Whole, measure  # noqa: E402
+from benchmarks.worker import ContenderFailed  # noqa: E402
+
+BENCH = Path(".bench")
+DTYPES = ("float32", "bfloat16")
+
+Say = Callable[[str], None]
+
+
+def main(
+    quick: Annotated[bool, typer.Option(help="Under 5 minutes.")] = False,
+    rivals: Annotated[bool, typer.Option(help="Beside vLLM and llama.cpp.")] = True,
+    service: Annotated[bool, typer.Option(help="The whole service, too.")] = True,
+    model: Annotated[str, typer.Option(help="Only this model.")] = "",
+    dtype: Annotated[str, typer.Option(help="Only float32 or bfloat16.")] = "",
+    cell: Annotated[str, typer.Option(help="Only these workloads, by comma.")] = "",
+    who: Annotated[str, typer.Option(help="Only these contenders, by comma.")] = "",
+    out: Annotated[Path, typer.Option(help="Where RESULTS.md goes.")] = Path("benchmarks"),
+) -> None:
+    """Measure, write RESULTS.md, print one line of JSON."""
+    console = Console(stderr=True)
+    results, began = Results(), time.monotonic()
+    size, say = QUICK if quick else FULL, _sayer(console, began)
+    missing = _missing(rivals, results, say)
+    began = time.monotonic()
+    models = [random_llama(BENCH / "models"), committed(BENCH / "models")]
+    models = [one for one in models if model in ("", one.name)]
+    wanted = Wanted(_set(cell), _set(who))
+    whole: list[Whole] = []
+
+    def write() -> report.Report:
+        minutes = (time.monotonic() - began) / 60
+        found = _report(results, whole, quick=quick, minutes=minutes)
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "RESULTS.md").write_text(report.document(found))
+        picture.draw(found.summary, out)
+        return found
+
+    for one in models:
+        for kind in DTYPES:
+            if dtype in ("", kind):
+                _group(one, kind, size, missing, wanted, results, say)
+                write()  # what there is by now, should the rest be cut off
+    if service:
+        whole += _whole(models, size, results, say)
+    found = write()
+    report.show(found, console)
+    failed = [need.key for need in found.needs if need.holds is False and _bounded(need)]
+    figures = {"quick": quick, "minutes": round(found.minutes, 1), "ratios": ratios(found.needs)}
+    sys.stdout.write(json.dumps({**figures, "below": failed, "skipped": results.skipped}) + "\n")
+
+
+def _report(results: Results, whole: list[Whole], *, quick: bool, minutes: float) -> report.Report:
+    summary = Summary(results)
+    needs = [*requirements(summary), *_service_needs(whole)]
+    return report.Report(machine.describe(), quick, minutes, results, summary, needs, whole)
+
+
+def _set(names: str) -> frozenset[str]:
+    return frozenset(filter(None, names.split(",")))
+
+
+def _sayer(console: Console, began: float) -> Say:
+    def say(line: str) -> None:
+        stamp = f"{time.monotonic() - began:7.1f}"
+        console.print(f"{stamp} {line}", markup=False, highlight=False)
+
+    return say
+
+
+def _missing(rivals: bool, results: Results, say: Say) -> set[str]:
+    """Environments that are not there; what runs in them is left out."""
+    missing = set()
+    for environment in (VLLM, LLAMA):
+        say(f"environment {environment.name}")
+        reason = build(environment, BENCH) if rivals else "not asked for"
+        if reason is not None:
+            missing.add(environment.name)
+            results.skipped[environment.name] = reason
+    return missing
+
+
+def _group(
+    model: BenchModel,
+    dtype: str,
+    size: Size,
+    missing: set[str],
+    wanted: Wanted,
+    results: Results,
+    say: Say,
+) -> None:
+    """All cells of one model in one dtype."""
+    plan = wanted.of(cells(model, dtype, size))
+    names = tuple(name for name in workers(plan) if name.split("-")[0] not in missing)
+    everyone = contenders.everyone(
+        names, model.folder, dtype, machine.cores(), machine.allocator(), BENCH
+    )
+    say(f"{model.name} {dtype}: loading {', '.join(names)}")
+    with fleet(everyone, results, BENCH / "logs" / model.name / dtype) as running:
+        run(plan, running, results, (model.name, dtype), BENCH / "workloads", say)
+
+
+def _whole(models: list[BenchModel], size: Size, results: Results, say: Say) -> list[Whole]:
+    """In bf16: the engine is fastest there, and the service's share of the time the largest."""
+    found = []
+    for model in models:
+        if model.name not in size.service:
+            continue
+        rows, rounds = size.service[model.name]
+        say(f"{model.name}: {rows:,} rows through the whole service")
+        bare = contenders.everyone(
+            ("packed-64",), model.folder, "bfloat16", machine.cores(), machine.allocator(), BENCH
+        )[0]
+        try:
+            found.append(measure(model, "bfloat16", rows, rounds, bare, BENCH / "whole"))
+        except (ContenderFailed, OSError, RuntimeError, SystemExit, TimeoutError) as error:
+            results.skipped[f"whole service ({model.name})"] = str(error)
+    return found
+
+
+def _service_needs(whole: list[Whole]) -> list[Requirement]:
+    return [
+        Requirement(
+            5,
+            f"whole service / bare engine ({one.model}, {one.dtype}, {one.rows:,} rows)",
+            f"service/bare.{one.model}.{one.dtype}",
+            one.ratio,
+            least=0.95,
+        )
+        for one in whole
+    ]
+
+
+def _bounded(need: Requirement) -> bool:
+    return need.least is not None or need.most is not None
+
+
+if __name__ == "__main__":
+    os.chdir(Path(__file__).resolve().parent.parent)
+    typer.run(main)

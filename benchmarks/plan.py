@@ -1,0 +1,227 @@
+"""What is measured: for each workload who runs it, how much of it, and how often. Measures nothing.
+
+A contender that is slow gets a part of the workload, another one in each round; its rate does not
+depend on how much there is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from benchmarks import workloads
+from benchmarks.models import BenchModel
+from benchmarks.protocol import Workload
+
+BATCH = {"batch": 8}
+SORTED = {"batch": 32}
+CONTINUOUS = {"batch": 32, "step_tokens": 512}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One contender in one cell. `worker` is the process that runs it, `rows` of a round."""
+
+    contender: str
+    worker: str
+    kind: str
+    rows: int
+    rounds: int
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    name: str
+    workload: Workload
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How thorough. `mixed`, `shared`, `tail`, `labels`: rows; `growth`: sizes in rows by model;
+    `slow`: rows of a round for who is slow; `chats` of a round; `service`: rows and rounds by
+    model."""
+
+    rounds: int
+    slow_rounds: int
+    mixed: int
+    shared: int
+    tail: int
+    labels: int
+    per_label: int
+    slow: int
+    chats: int
+    growth: Mapping[str, tuple[int, ...]]
+    service: Mapping[str, tuple[int, int]]
+    vllm: tuple[str, ...]
+    vllm_cached: tuple[str, ...]
+    also: tuple[str, ...]
+
+
+FULL = Size(
+    rounds=3,
+    slow_rounds=1,
+    mixed=256,
+    shared=128,
+    tail=200,
+    labels=128,
+    per_label=6,
+    slow=32,
+    chats=12,
+    growth={"random-40m": (64, 256, 1024, 4096), "penstock-tiny": (64, 256, 1024, 4096)},
+    service={"random-40m": (4096, 1), "penstock-tiny": (4096, 1)},
+    vllm=("vllm-32", "vllm-64"),
+    vllm_cached=("vllm-64-cached",),
+    also=("sorted", "continuous", "llama", "packed-128"),
+)
+QUICK = Size(
+    rounds=2,
+    slow_rounds=1,
+    mixed=96,
+    shared=64,
+    tail=50,
+    labels=48,
+    per_label=2,
+    slow=16,
+    chats=5,
+    growth={"penstock-tiny": (64, 256, 1024)},
+    service={"penstock-tiny": (1024, 1)},
+    vllm=("vllm-64-cached",),  # one engine for all: it takes most of a minute to start
+    vllm_cached=("vllm-64-cached",),
+    also=(),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Names of cells and of contenders; none means all."""
+
+    cells: frozenset[str] = frozenset()
+    contenders: frozenset[str] = frozenset()
+
+    def of(self, plan: list[Cell]) -> list[Cell]:
+        kept = [cell for cell in plan if not self.cells or cell.name in self.cells]
+        if not self.contenders:
+            return kept
+        return [
+            replace(cell, entries=tuple(e for e in cell.entries if e.contender in self.contenders))
+            for cell in kept
+        ]
+
+
+def cells(model: BenchModel, dtype: str, size: Size) -> list[Cell]:
+    """In the order in which each round runs them."""
+    vocabulary = model.vocabulary
+    made = [
+        Cell("mixed", workloads.mixed(size.mixed, vocabulary), _mixed(size)),
+        Cell("shared", workloads.shared(size.shared, vocabulary), _shared(size)),
+        Cell("tail", workloads.tail(size.tail, vocabulary), _tail(size)),
+        Cell("labels", workloads.labels(size.labels, vocabulary, model.encode), _labels(size)),
+        Cell("single", workloads.single(vocabulary), _single(size)),
+        Cell("express", workloads.mixed(256, vocabulary), _express(size)),
+    ]
+    for count in size.growth.get(model.name, ()):
+        if dtype == "bfloat16":
+            made.append(Cell(f"growth-{count}", *_growth(count, model, size)))
+    return made
+
+
+def workers(cells: list[Cell]) -> tuple[str, ...]:
+    """The processes that some cells need, each once."""
+    return tuple(dict.fromkeys(entry.worker for cell in cells for entry in cell.entries))
+
+
+def _entry(name: str, rows: int, rounds: int) -> Entry:
+    """A contender that generates, as it is usually asked."""
+    ways: dict[str, tuple[str, str, Mapping[str, Any]]] = {
+        "naive": ("hf", "arrival", BATCH),
+        "sorted": ("hf", "sorted", SORTED),
+        "continuous": ("hf", "continuous", CONTINUOUS),
+    }
+    worker, kind, settings = ways.get(name, (name, "generate", {}))
+    return Entry(name, worker, kind, rows, rounds, settings)
+
+
+def _entries(names: tuple[str, ...], rows: int, rounds: int) -> list[Entry]:
+    return [_entry(name, rows, rounds) for name in names]
+
+
+def _slow(size: Size) -> list[Entry]:
+    """Who waits for the longest row, or sorts and so needs more rows to choose from."""
+    others = [name for name in ("sorted", "continuous", "llama") if name in size.also]
+    return [
+        _entry("naive", size.slow, size.rounds),
+        *(_entry(name, 2 * size.slow, size.slow_rounds) for name in others),
+        _entry("padded", 2 * size.slow, size.slow_rounds),
+    ]
+
+
+def _fast(size: Size) -> tuple[str, ...]:
+    return ("packed-64", *(name for name in ("packed-128",) if name in size.also))
+
+
+def _mixed(size: Size) -> tuple[Entry, ...]:
+    fast = _entries((*size.vllm, "torch", *_fast(size)), size.mixed, size.rounds)
+    return (*fast, *_slow(size))
+
+
+def _shared(size: Size) -> tuple[Entry, ...]:
+    plain = tuple(name for name in size.vllm[-1:] if name not in size.vllm_cached)
+    fast = _entries((*size.vllm_cached, "torch", *_fast(size)), size.shared, size.rounds)
+    slow = _entries(
+        ("naive", *(n for n in ("continuous",) if n in size.also), "padded"),
+        max(8, size.slow // 2),
+        size.slow_rounds,
+    )
+    llama = [_entry("llama", size.shared, size.slow_rounds)] if "llama" in size.also else []
+    return (*fast, *_entries(plain, size.shared, size.slow_rounds), *llama, *slow)
+
+
+def _tail(size: Size) -> tuple[Entry, ...]:
+    fast = _entries((size.vllm[-1], "torch", "packed-64"), size.tail, size.rounds)
+    # A part of the rows that holds its share of long ones.
+    slow = [_entry(name, 50, size.slow_rounds) for name in ("naive", "padded")]
+    return (*fast, *slow)
+
+
+def _labels(size: Size) -> tuple[Entry, ...]:
+    kinds = (("packed-64", "score"), ("packed-64", "mask"), ("torch", "score"), ("torch", "mask"))
+    ours = [Entry(f"{name}-{kind}", name, kind, size.labels, size.rounds) for name, kind in kinds]
+    return (*ours, Entry("per-label", "hf", "per_label", size.per_label, size.slow_rounds))
+
+
+def _single(size: Size) -> tuple[Entry, ...]:
+    """As a chat: in the bulk lane the padded runner waits for others to fill its micro-batch."""
+    rivals = _entries(("naive", size.vllm[-1]), 1, size.rounds + 2)
+    lane = {"lane": "express"}
+    ours = [
+        Entry(name, name, "generate", 1, size.rounds + 2, lane)
+        for name in ("padded", "torch", "packed-64")
+    ]
+    return (*rivals, *ours)
+
+
+def _express(size: Size) -> tuple[Entry, ...]:
+    return tuple(
+        Entry(
+            f"{name}-{'busy' if busy else 'idle'}",
+            name,
+            "express",
+            256,
+            size.rounds,
+            {"chats": size.chats, "busy": busy},
+        )
+        for name in ("packed-64",)
+        for busy in (False, True)
+    )
+
+
+def _growth(count: int, model: BenchModel, size: Size) -> tuple[Workload, tuple[Entry, ...]]:
+    """The biggest take minutes, so they go once."""
+    entries = _entries(("packed-64",), count, 1 if count > 256 else size.rounds)
+    if count <= 256:
+        entries += _entries(size.vllm[-1:], count, 1)
+    if count <= 64:
+        entries += _entries(("naive",), count, 1)
+    return workloads.mixed(count, model.vocabulary), tuple(entries)

@@ -1,0 +1,247 @@
+"""Rates, ratios, and what must hold, from the runs of one program. Runs nothing, prints nothing."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from benchmarks.contenders import OURS
+from benchmarks.rounds import Results, Sample
+
+TOKENS = ("mixed", "tail", "single")  #: cells whose rate is in tokens; of the others in rows
+CACHED = ("vllm-32-cached", "vllm-64-cached")
+VLLM = ("vllm-32", "vllm-64", *CACHED)
+#: Cells in which both of our runners do the same work.
+BOTH = ("mixed", "shared", "tail", "single")
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Of the rounds' rates, per second."""
+
+    median: float
+    low: float
+    high: float
+    rounds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """A ratio, and where it has to be: at least, or at most. `measured` None: nothing to compare
+    with, with the reason."""
+
+    number: int
+    what: str
+    key: str
+    measured: float | None
+    least: float | None = None
+    most: float | None = None
+
+    @property
+    def holds(self) -> bool | None:
+        if self.measured is None:
+            return None
+        low = self.least is None or self.measured >= self.least
+        return low and (self.most is None or self.measured <= self.most)
+
+
+class Summary:
+    """Answers questions about one program's runs."""
+
+    def __init__(self, results: Results) -> None:
+        self._samples = results.samples
+
+    def places(self) -> list[tuple[str, str]]:
+        """(model, dtype) in the order of their runs."""
+        return list(dict.fromkeys((s.model, s.dtype) for s in self._samples))
+
+    def contenders(self, place: tuple[str, str], cell: str) -> list[str]:
+        return list(dict.fromkeys(s.contender for s in self._of(place, cell)))
+
+    def cells(self, place: tuple[str, str]) -> list[str]:
+        return list(dict.fromkeys(s.cell for s in self._of(place)))
+
+    def rate(self, place: tuple[str, str], cell: str, contender: str) -> Spread | None:
+        rates = [_rate(s) for s in self._of(place, cell) if s.contender == contender]
+        if not rates:
+            return None
+        return Spread(statistics.median(rates), min(rates), max(rates), len(rates))
+
+    def best(self, place: tuple[str, str], cell: str, names: Sequence[str]) -> float | None:
+        """The highest median among some."""
+        found = [self.rate(place, cell, name) for name in names]
+        return max((spread.median for spread in found if spread), default=None)
+
+    def ratio(
+        self, place: tuple[str, str], cell: str, ours: Sequence[str], theirs: Sequence[str]
+    ) -> float | None:
+        return quotient(self.best(place, cell, ours), self.best(place, cell, theirs))
+
+    def figure(self, place: tuple[str, str], cell: str, contender: str, name: str) -> float | None:
+        """Median over the rounds of something that a contender says of a run."""
+        runs = [s for s in self._of(place, cell) if s.contender == contender]
+        values = [s.answer.figures[name] for s in runs if name in s.answer.figures]
+        return statistics.median(values) if values else None
+
+    def first_token(self, place: tuple[str, str], contender: str) -> float | None:
+        """Median seconds to the first token of a chat."""
+        times = [
+            seconds
+            for s in self._of(place, "express")
+            if s.contender == contender
+            for name, seconds in s.answer.figures.items()
+            if name.startswith("ttft_")
+        ]
+        return statistics.median(times) if times else None
+
+    def same_picks(self, place: tuple[str, str]) -> float | None:
+        """Share of prompts for which scoring picks the label that single forwards pick."""
+        runs = self._of(place, "labels")
+        ours = {s.round: s.answer.picks for s in runs if s.contender == "packed-64-score"}
+        theirs = [s for s in runs if s.contender == "per-label"]
+        if 0 not in ours or not theirs:
+            return None
+        scored = ours[0]  # every round scores all prompts, from the first on
+        pairs = [
+            (pick, scored[(s.round * len(s.answer.picks) + n) % len(scored)])
+            for s in theirs
+            for n, pick in enumerate(s.answer.picks)
+        ]
+        return sum(a == b for a, b in pairs) / len(pairs)
+
+    def growth(self, place: tuple[str, str]) -> dict[int, tuple[float, float | None]]:
+        """Rows to milliseconds per row and resident MB."""
+        found = {}
+        for cell in self.cells(place):
+            if cell.startswith("growth-"):
+                spread = self.rate(place, cell, "packed-64")
+                if spread is not None:
+                    memory = self.figure(place, cell, "packed-64", "rss_mb")
+                    found[int(cell.removeprefix("growth-"))] = (1e3 / spread.median, memory)
+        return found
+
+    def _of(self, place: tuple[str, str], cell: str | None = None) -> list[Sample]:
+        return [
+            s
+            for s in self._samples
+            if (s.model, s.dtype) == place and (cell is None or s.cell == cell)
+        ]
+
+
+def quotient(over: float | None, under: float | None) -> float | None:
+    return None if over is None or under is None or not under else over / under
+
+
+def requirements(summary: Summary) -> list[Requirement]:
+    """Everything that must hold, for each model and dtype that was run."""
+    found = [need for place in summary.places() for need in _needs(summary, place)]
+    return sorted(found, key=lambda need: need.number)
+
+
+def _needs(summary: Summary, place: tuple[str, str]) -> Iterator[Requirement]:
+    yield from _throughput(summary, place)
+    yield from _labels(summary, place)
+    yield from _growth(summary, place)
+    yield from _express(summary, place)
+    yield from _padding(summary, place)
+    yield from _no_slower(summary, place)
+
+
+def _throughput(summary: Summary, place: tuple[str, str]) -> Iterator[Requirement]:
+    wide, key = place[1] == "float32", f"{place[0]}.{place[1]}"
+    for number, what, cell, ours, theirs, least in (
+        (1, "mixed: best packed / naive", "mixed", OURS, ("naive",), 7.0 if wide else 9.0),
+        (1, "mixed: best packed / best vLLM", "mixed", OURS, VLLM, 1.1),
+        (1, "mixed: plain torch / naive", "mixed", ("torch",), ("naive",), 4.5),
+        (2, "shared: best packed / best vLLM cached", "shared", OURS, CACHED, 1.3 if wide else 1.1),
+    ):
+        name = f"{cell}.{ours[0].split('-')[0]}/{theirs[0].split('-')[0]}.{key}"
+        yield Requirement(
+            number, _of(what, place), name, summary.ratio(place, cell, ours, theirs), least
+        )
+
+
+def _labels(summary: Summary, place: tuple[str, str]) -> Iterator[Requirement]:
+    key = f"{place[0]}.{place[1]}"
+    score = ("packed-64-score",)
+    for what, theirs, least in (
+        ("labels: scoring / decoding under a mask", ("packed-64-mask",), 0.8),
+        ("labels: scoring / one forward per label", ("per-label",), 20.0),
+    ):
+        measured = summary.ratio(place, "labels", score, theirs)
+        name = f"labels.score/{theirs[0].removeprefix('packed-64-')}.{key}"
+        yield Requirement(3, _of(what, place), name, measured, least)
+    # Half precision may decide a tie otherwise, as it does from one batch size to another.
+    least_same = 1.0 if place[1] == "float32" else None
+    yield Requirement(
+        3,
+        _of("labels: same label as single forwards, share", place),
+        f"labels.same.{key}",
+        summary.same_picks(place),
+        least_same,
+    )
+
+
+def _growth(summary: Summary, place: tuple[str, str]) -> Iterator[Requirement]:
+    grown = summary.growth(place)
+    key = f"{place[0]}.{place[1]}"
+    if 256 in grown and len(grown) > 1:
+        most = max(grown)
+        per_row = quotient(grown[most][0], grown[256][0])
+        memory = quotient(grown[most][1], grown[256][1])
+        what = f"growth: time per row, {most:,} / 256 rows"
+        yield Requirement(4, _of(what, place), f"growth.time.{key}", per_row, most=1.1)
+        what = f"growth: memory, {most:,} / 256 rows"
+        yield Requirement(4, _of(what, place), f"growth.memory.{key}", memory, most=1.1)
+
+
+def _express(summary: Summary, place: tuple[str, str]) -> Iterator[Requirement]:
+    measured = quotient(
+        summary.first_token(place, "packed-64-busy"), summary.first_token(place, "packed-64-idle")
+    )
+    key = f"express.busy/idle.{place[0]}.{place[1]}"
+    yield Requirement(6, _of("express: first token, busy / idle", place), key, measured, most=2.0)
+
+
+def _padding(summary: Summary, place: tuple[str, str]) -> Iterator[Requirement]:
+    for name, most in (("packed-64", 1.15), ("torch", 1.5), ("padded", None)):
+        linear = summary.figure(place, "mixed", name, "padded_share")
+        keys = summary.figure(place, "mixed", name, "padded_share_keys")
+        key = f"{name.split('-')[0]}.{place[0]}.{place[1]}"
+        yield Requirement(
+            7,
+            _of(f"padding: {name}, share of the linear layers", place),
+            f"padding.linear.{key}",
+            linear,
+            most=None if most is None else 0.0,
+        )
+        yield Requirement(
+            7,
+            _of(f"padding: {name}, attention reads / need", place),
+            f"padding.reads.{key}",
+            None if keys is None else 1 / (1 - keys),
+            most=most,
+        )
+
+
+def _no_slower(summary: Summary, place: tuple[str, str]) -> Iterator[Requirement]:
+    for cell in BOTH:
+        for static in ("padded", "naive"):
+            measured = summary.ratio(place, cell, ("packed-64",), (static,))
+            what, key = f"{cell}: packed 64 / {static}", f"{cell}.packed-64/{static}"
+            yield Requirement(8, _of(what, place), f"{key}.{place[0]}.{place[1]}", measured, 0.95)
+
+
+def _of(what: str, place: tuple[str, str]) -> str:
+    return f"{what} ({place[0]}, {place[1]})"
+
+
+def _rate(sample: Sample) -> float:
+    answer = sample.answer
+    counted = answer.tokens if sample.cell in TOKENS else answer.rows
+    return counted / answer.seconds
+
+
+def ratios(needs: Iterable[Requirement]) -> dict[str, float | None]:
+    return {need.key: None if need.measured is None else round(need.measured, 3) for need in needs}

@@ -1,0 +1,126 @@
+"""The whole service, HTTP to PostgreSQL, beside the bare engine on the same rows and model."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from transformers import AutoTokenizer
+
+from benchmarks import workloads
+from benchmarks.models import BenchModel
+from benchmarks.ours import QUANTIZATION
+from benchmarks.protocol import Job, Workload, save
+from benchmarks.stack import stack
+from benchmarks.worker import Contender, Worker
+from models.codec import TokenizerCodec
+
+TOKENS = 58  #: of every answer: one job has one limit
+LIMIT = 1_800.0  #: seconds for one job
+WARM_UP = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """Tokens per second of each round. `ending`: seconds between the last row's answer in the
+    worker and the job being complete are part of them."""
+
+    model: str
+    dtype: str
+    rows: int
+    service: tuple[float, ...]
+    bare: tuple[float, ...]
+    accepted: float  #: seconds until the job was taken, median
+
+    @property
+    def ratio(self) -> float:
+        return statistics.median(self.service) / statistics.median(self.bare)
+
+
+def measure(
+    model: BenchModel, dtype: str, rows: int, rounds: int, bare: Contender, folder: Path
+) -> Whole:
+    """Round by round, each side in turn. Raises ContenderFailed."""
+    texts = _texts(model, rows)
+    path = folder / model.name / f"whole-{rows}.json"
+    save(_workload(model, texts), path)
+    worker = Worker(bare, folder / "whole.log")
+    served: list[float] = []
+    alone: list[float] = []
+    accepted: list[float] = []
+    try:
+        worker.ready()
+        with _service(model, dtype, bare) as client:
+            _job(client, texts[:WARM_UP])
+            worker.run("generate", path, 0, WARM_UP, {})
+            for _ in range(rounds):
+                answer = worker.run("generate", path, 0, rows, {})
+                alone.append(answer.tokens / answer.seconds)
+                taken, seconds = _job(client, texts)
+                accepted.append(taken)
+                served.append(rows * TOKENS / seconds)
+    finally:
+        worker.close()
+    return Whole(model.name, dtype, rows, tuple(served), tuple(alone), statistics.median(accepted))
+
+
+@contextlib.contextmanager
+def _service(model: BenchModel, dtype: str, bare: Contender) -> Iterator[httpx2.Client]:
+    settings = {
+        **bare.environment,
+        "PENSTOCK_MODEL__QUANTIZATION": QUANTIZATION[dtype],
+        "PENSTOCK_MODEL__THREADS": str(bare.options["threads"]),
+        "PENSTOCK_MODEL__MAX_ROWS": str(bare.options["rows"]),
+    }
+    with (
+        stack(str(model.folder.resolve()), **settings) as up,
+        httpx2.Client(base_url=up.url, timeout=120) as client,
+    ):
+        yield client
+
+
+def _job(client: httpx2.Client, texts: list[str]) -> tuple[float, float]:
+    """Seconds until it was accepted, and until it was complete."""
+    began = time.perf_counter()
+    body = {"messages": texts, "max_tokens": TOKENS, "temperature": 0}
+    posted = client.post("/batch-generate", json=body)
+    posted.raise_for_status()
+    accepted = time.perf_counter() - began
+    url = f"/batch-result/{posted.json()['request_id']}"
+    while time.perf_counter() - began < LIMIT:
+        answer: dict[str, Any] = client.get(
+            url, params={"wait": 30, "limit": 1, "offset": 0}
+        ).json()
+        if answer["status"] not in ("queued", "processing"):
+            seconds = time.perf_counter() - began
+            _check(answer, len(texts))
+            return accepted, seconds
+    raise TimeoutError(f"the job did not end in {LIMIT:.0f} s")
+
+
+def _check(answer: dict[str, Any], rows: int) -> None:
+    made = answer["usage"]["completion_tokens"]
+    if answer["status"] != "completed" or made != rows * TOKENS:
+        raise RuntimeError(f"{answer['status']} with {made} tokens instead of {rows * TOKENS}")
+
+
+def _texts(model: BenchModel, rows: int) -> list[str]:
+    """Words of log-normal lengths: as text, a prompt is about as long as in the mixed workload."""
+    draw = random.Random(23)  # noqa: S311
+    lengths = [len(job.prompt) for job in workloads.mixed(rows, model.vocabulary).jobs]
+    words = [word for text in workloads.WORDS for word in text.split()]
+    return [" ".join(draw.choice(words) for _ in range(length)) for length in lengths]
+
+
+def _workload(model: BenchModel, texts: list[str]) -> Workload:
+    """The very tokens that the service makes of the texts."""
+    codec = TokenizerCodec(AutoTokenizer.from_pretrained(model.folder))
+    jobs = [Job(codec.encode_chat([("user", text)]), TOKENS) for text in texts]
+    return Workload(f"whole-{len(texts)}", tuple(jobs))

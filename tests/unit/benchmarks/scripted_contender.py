@@ -1,0 +1,27 @@
+"""A contender that says what it was asked, prints in between, and fails on demand."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from benchmarks.protocol import Answer, Run, Task, serve
+
+
+def load(options: dict[str, Any]) -> tuple[Run, dict[str, str]]:
+    if options.get("broken"):
+        raise RuntimeError("no such model")
+
+    def run(task: Task) -> Answer:
+        sys.stdout.write("a library prints\n")
+        if task.kind == "fail":
+            raise RuntimeError("out of luck")
+        jobs = task.workload.jobs
+        picks = tuple(len(job.prompt) for job in jobs)
+        return Answer(task.settings["seconds"], len(jobs), task.workload.tokens, picks=picks)
+
+    return run, {"scripted": "1"}
+
+
+if __name__ == "__main__":
+    serve(load, sys.argv[1:])

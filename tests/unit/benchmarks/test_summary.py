@@ -1,0 +1,112 @@
+"""Ratios, what must hold, and the documents made of them."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from benchmarks import picture
+from benchmarks.protocol import Answer
+from benchmarks.report import Report, document, show
+from benchmarks.rounds import Results, Sample
+from benchmarks.summary import Requirement, Summary, ratios, requirements
+from benchmarks.whole import Whole
+
+PLACE = ("random-40m", "float32")
+
+
+def sample(cell: str, contender: str, rate: float, number: int = 0, **figures: float) -> Sample:
+    """A run of one second: `rate` tokens and as many rows."""
+    answer = Answer(1.0, round(rate), round(rate), figures)
+    return Sample(*PLACE, cell, contender, number, answer)
+
+
+def summary(*samples: Sample) -> Summary:
+    return Summary(Results(list(samples)))
+
+
+def need(found: Summary, key: str) -> Requirement:
+    return next(one for one in requirements(found) if one.key == f"{key}.random-40m.float32")
+
+
+def test_a_rate_is_the_median_of_the_rounds_with_its_spread() -> None:
+    found = summary(*(sample("mixed", "naive", rate) for rate in (90, 110, 100)))
+    spread = found.rate(PLACE, "mixed", "naive")
+    assert spread is not None
+    assert (spread.median, spread.low, spread.high, spread.rounds) == (100, 90, 110, 3)
+
+
+def test_the_better_of_our_limits_is_compared_with_the_better_of_vllm() -> None:
+    found = summary(
+        sample("mixed", "packed-64", 900),
+        sample("mixed", "packed-128", 1_000),
+        sample("mixed", "vllm-32", 700),
+        sample("mixed", "vllm-64", 800),
+        sample("mixed", "naive", 100),
+    )
+    assert need(found, "mixed.packed/vllm").measured == 1.25
+    assert need(found, "mixed.packed/vllm").holds
+    assert need(found, "mixed.packed/naive").measured == 10
+
+
+def test_a_ratio_without_a_rival_is_neither_held_nor_broken() -> None:
+    found = summary(sample("mixed", "packed-64", 900))
+    assert need(found, "mixed.packed/vllm").holds is None
+
+
+def test_chats_are_compared_by_the_median_first_token() -> None:
+    found = summary(
+        sample("express", "packed-64-idle", 1, ttft_0=0.01, ttft_1=0.02, ttft_2=0.9),
+        sample("express", "packed-64-busy", 1, ttft_0=0.05, ttft_1=0.05, ttft_2=0.05),
+    )
+    assert need(found, "express.busy/idle").measured == pytest.approx(2.5)
+    assert need(found, "express.busy/idle").holds is False
+
+
+def test_growth_compares_the_most_rows_with_256() -> None:
+    found = summary(
+        sample("growth-64", "packed-64", 50, rss_mb=900),
+        sample("growth-256", "packed-64", 100, rss_mb=1_000),
+        sample("growth-4096", "packed-64", 95, rss_mb=1_050),
+    )
+    assert need(found, "growth.time").measured == pytest.approx(100 / 95)
+    assert need(found, "growth.memory").measured == pytest.approx(1.05)
+
+
+def test_labels_are_the_same_when_every_prompt_picks_alike_whatever_part_was_run() -> None:
+    scored = Answer(1.0, 4, 0, picks=(0, 1, 2, 3))
+    parts = [Answer(1.0, 3, 0, picks=picks) for picks in ((0, 1, 2), (3, 0, 7))]
+    found = summary(
+        Sample(*PLACE, "labels", "packed-64-score", 0, scored),
+        *(Sample(*PLACE, "labels", "per-label", n, part) for n, part in enumerate(parts)),
+    )
+    assert found.same_picks(PLACE) == pytest.approx(5 / 6)
+
+
+def test_reads_are_told_as_a_multiple_of_need() -> None:
+    found = summary(sample("mixed", "torch", 1, padded_share=0.0, padded_share_keys=0.2))
+    assert need(found, "padding.reads.torch").measured == pytest.approx(1.25)
+
+
+def test_the_documents_show_rates_and_reasons(tmp_path: Path) -> None:
+    results = Results(
+        [sample("mixed", "packed-64", 900), sample("mixed", "naive", 100)],
+        skipped={"llama": "no compiler | here"},
+    )
+    found = Summary(results)
+    needs = requirements(found)
+    whole = [Whole("penstock-tiny", "bfloat16", 64, (95.0,), (100.0,), 0.1)]
+    made = Report({"cores": "2"}, True, 1.0, results, found, needs, whole)
+    text = document(made)
+    assert "| naive: arrival order, batch 8 | 100.0 | 100.0 to 100.0 | 1 | 1.00 |" in text
+    assert "no compiler / here" in text
+    assert "| 0.950 |" in text
+    screen = io.StringIO()
+    show(made, Console(file=screen, width=200))
+    assert "left out: llama: no compiler | here" in screen.getvalue()
+    assert ratios(needs)["mixed.packed/naive.random-40m.float32"] == 9.0
+    picture.draw(found, tmp_path)
+    assert all((tmp_path / f"results-{theme}.png").stat().st_size for theme in ("light", "dark"))
