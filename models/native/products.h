@@ -8,6 +8,7 @@ namespace penstock {
 
 constexpr int TILE = 64;   // keys at once
 constexpr int AHEAD = 32;  // keys
+constexpr int MANY = 8;    // query rows from which on keys are turned first
 
 // The keys of a row are read once and end soon: the CPU's own prefetcher is too late for them.
 // (Inlined: GCC takes a function that only prefetches for one that does nothing, and drops it.)
@@ -146,6 +147,65 @@ INLINE void ordered(const float* acc, Floats* low, Floats* high) {
 }
 
 #endif
+
+// A word is a float or two bfloat16; so many numbers of it are one.
+template <typename T>
+constexpr int EACH = 4 / sizeof(T);
+
+// n keys as [size / EACH, TILE] words.
+template <typename T>
+static void turn(const T* k, ptrdiff_t k_row, int n, int size, float* to) {
+  for (int j = 0; j < n; j += LANES)
+    for (int d = 0; d < size; d += LANES * EACH<T>) {
+      Floats r[LANES];
+#pragma GCC unroll 16
+      for (int i = 0; i < LANES; i++) memcpy(&r[i], k + (j + i < n ? j + i : n - 1) * k_row + d, sizeof(Floats));
+      transpose(r);
+#pragma GCC unroll 16
+      for (int i = 0; i < LANES; i++) store(to + (d / EACH<T> + i) * TILE + j, r[i]);
+    }
+}
+
+INLINE Floats add_word(const float* q, Floats k, Floats sum) { return sum + k * *q; }
+
+#ifdef PENSTOCK_DOT_BF16
+INLINE Floats add_word(const uint16_t* q, Floats k, Floats sum) {
+  int32_t two;
+  memcpy(&two, q, 4);
+  return (Floats)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(two), (__m512bh)k);
+}
+#endif
+
+// Scores [MR, TILE] of query rows and NV * 16 turned keys.
+template <int MR, int NV, typename T>
+INLINE void turned_block(const T* q, int q_row, const float* turned, int size, float* out) {
+  Floats acc[MR][NV] = {};
+  for (int d = 0; d < size; d += EACH<T>, turned += TILE) {
+    Floats k[NV];
+#pragma GCC unroll 4
+    for (int c = 0; c < NV; c++) k[c] = load(turned + c * LANES);
+#pragma GCC unroll 4
+    for (int m = 0; m < MR; m++)
+#pragma GCC unroll 4
+      for (int c = 0; c < NV; c++) acc[m][c] = add_word(q + m * q_row + d, k[c], acc[m][c]);
+  }
+#pragma GCC unroll 4
+  for (int m = 0; m < MR; m++)
+#pragma GCC unroll 4
+    for (int c = 0; c < NV; c++) store(out + m * TILE + c * LANES, acc[m][c]);
+}
+
+// As `scores`, of turned keys.
+template <typename T>
+static void turned_scores(const T* q, int q_row, int rows, const float* turned, int n, int size, float* out) {
+  int m = 0;
+  for (; m + 4 <= rows; m += 4)
+    if (n > TILE / 2)
+      turned_block<4, 4>(q + m * q_row, q_row, turned, size, out + m * TILE);
+    else
+      turned_block<4, 2>(q + m * q_row, q_row, turned, size, out + m * TILE);
+  for (; m < rows; m++) turned_block<1, 4>(q + m * q_row, q_row, turned, size, out + m * TILE);
+}
 
 // What follows in memory is fetched by the first rows, for all.
 template <typename T>

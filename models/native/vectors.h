@@ -130,4 +130,26 @@ INLINE Floats sums(const Floats* a) {
   return __builtin_shuffle(v[0], v[1], even) + __builtin_shuffle(v[0], v[1], odd);
 }
 
+// 16 rows of 16 words to 16 columns: halves of ever smaller blocks change places.
+template <int S>
+INLINE void exchange(Floats* r) {
+  const Words lanes{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  const Words upper = (lanes & S) != 0;
+  const Words first = upper ? lanes + (LANES - S) : lanes, second = upper ? lanes + LANES : lanes + S;
+#pragma GCC unroll 16
+  for (int i = 0; i < LANES; i++)
+    if (!(i & S)) {
+      const Floats a = r[i], b = r[i + S];
+      r[i] = __builtin_shuffle(a, b, first);
+      r[i + S] = __builtin_shuffle(a, b, second);
+    }
+}
+
+INLINE void transpose(Floats* r) {
+  exchange<8>(r);
+  exchange<4>(r);
+  exchange<2>(r);
+  exchange<1>(r);
+}
+
 }  // namespace penstock

@@ -40,7 +40,7 @@ struct Array {
 };
 
 struct Memory {
-  Array<float> query, scores, acc, tops, sums, keep, tile;
+  Array<float> query, scores, acc, tops, sums, keep, tile, turned;
   Array<uint16_t> half_query, half_weights, half_tile;
   Array<int32_t> low, high;
 };
@@ -214,7 +214,13 @@ class Worker {
     auto score = [&](const auto* query, auto& scratch) {
       int64_t row = call.key_position;
       const auto* k = rows_of(keys, start, where, n, call.key_size, key_size, scratch, &row);
-      scores(query + first * key_size, key_size, count, k, row, n, key_size, out);
+      if (count < MANY) {
+        scores(query + first * key_size, key_size, count, k, row, n, key_size, out);
+      } else {
+        float* turned = m.turned.of(TILE * key_size);
+        turn(k, row, n, key_size, turned);
+        turned_scores(query + first * key_size, key_size, count, turned, n, key_size, out);
+      }
     };
     auto add = [&](const auto* weights, auto& scratch) {
       int64_t row = call.value_position;
