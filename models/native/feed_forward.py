@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.native.linear import PackedLinear, packable, same
+from models.native.linear import PackedLinear, packable, replace_children, same
 
 ACTIVATIONS = (nn.SiLU, nn.functional.silu)
 
@@ -48,13 +48,7 @@ class NativeFeedForward(nn.Module):
 @torch.inference_mode()
 def swap(model: nn.Module, library: ctypes.CDLL) -> list[str]:
     """In place; returns what it did, in words."""
-    swapped = 0
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            ours = _ours(child, library)
-            if ours is not None:
-                setattr(parent, name, ours)
-                swapped += 1
+    swapped = replace_children(model, lambda child: _ours(child, library))
     return [f"{swapped} feed-forward layers compiled"] if swapped else []
 
 

@@ -15,7 +15,7 @@ from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from models.native.feed_forward import NativeFeedForward
-from models.native.linear import PackedLinear, packable, same
+from models.native.linear import PackedLinear, packable, replace_children, same
 from models.native.norm import NativeNorm
 from models.native.rotary import NAME as ROTARY
 from models.packed.model import HARMLESS
@@ -40,6 +40,8 @@ class NativeLayer(nn.Module):
         self.post_attention_layernorm: NativeNorm = layer.post_attention_layernorm
         self.mlp: NativeFeedForward = layer.mlp
         self.self_attn = attention
+        self.q_norm = getattr(attention, "q_norm", None)
+        self.k_norm = getattr(attention, "k_norm", None)
         self.qkv = _joined([getattr(attention, name) for name in PRODUCTS[:3]])
         self.o_proj = PackedLinear(attention.o_proj.weight, attention.o_proj.bias)
         self._sizes = [getattr(attention, name).out_features for name in PRODUCTS[:3]]
@@ -63,8 +65,8 @@ class NativeLayer(nn.Module):
         both = self.qkv(self.input_layernorm.forward(hidden_states)).split(self._sizes, dim=-1)
         query, key, value = (one.view(heads) for one in both)
         attention = self.self_attn
-        if attention.q_norm is not None:
-            query, key = attention.q_norm(query), attention.k_norm(key)
+        if self.q_norm is not None and self.k_norm is not None:
+            query, key = self.q_norm(query), self.k_norm(key)
         query, key = self._rotary(query.transpose(1, 2), key.transpose(1, 2), *position_embeddings)
         attend = ALL_ATTENTION_FUNCTIONS[attention.config._attn_implementation]
         seen, _ = attend(
@@ -86,16 +88,8 @@ class NativeLayer(nn.Module):
 def swap(model: Any) -> list[str]:
     """In place; returns what it did, in words. After norms, feed-forward layers and rotary
     positions have been swapped."""
-    swapped = 0
-    found = [child for child in model.modules() if isinstance(child, nn.ModuleList)]
     with _trial(model):
-        for layers in found:
-            for number, layer in enumerate(layers):
-                ours = _ours(layer) if _fits(layer) else None
-                if ours is not None:
-                    _strip(ours.self_attn)
-                    layers[number] = ours
-                    swapped += 1
+        swapped = replace_children(model, _ours)
     return [f"{swapped} decoder layers compiled"] if swapped else []
 
 
@@ -117,10 +111,9 @@ def _fits(layer: Any) -> bool:
 
 
 def _ours(layer: Any) -> NativeLayer | None:
-    """None where the layer is not what it looks like."""
-    for name in NORMS:
-        if not hasattr(layer.self_attn, name):
-            setattr(layer.self_attn, name, None)
+    """None where the layer is not what it looks like, else one that has taken its weights."""
+    if not _fits(layer):
+        return None
     size = layer.self_attn.q_proj.in_features
     theirs = _Tried(layer)
     try:
@@ -131,7 +124,10 @@ def _ours(layer: Any) -> NativeLayer | None:
         right = same(_Tried(ours), theirs, size, layer.self_attn.q_proj.weight.dtype)
     except (RuntimeError, AttributeError, TypeError, ValueError):
         return None
-    return ours if right else None
+    if not right:
+        return None
+    _strip(layer.self_attn)
+    return ours
 
 
 class _Tried(nn.Module):

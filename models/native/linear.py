@@ -6,6 +6,7 @@ The operators are those that torch's own compiler calls; they are private, so al
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeGuard
 
 import torch
@@ -68,19 +69,26 @@ def same(ours: nn.Module, theirs: nn.Module, size: int, dtype: torch.dtype) -> b
     return True
 
 
+def replace_children(model: nn.Module, ours: Callable[[nn.Module], nn.Module | None]) -> int:
+    """Put `ours` of each child, where there is one, in its place. Returns how many."""
+    replaced = 0
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            made = ours(child)
+            if made is not None:
+                setattr(parent, name, made)
+                replaced += 1
+    return replaced
+
+
 @torch.inference_mode()
 def prepack(model: nn.Module) -> list[str]:
     """Swap a model's linear layers for packed ones where that is exact and pays, in place. Returns
     what it did, in words."""
     embedded = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-    swapped = 0
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if packable(child) and _fits(child, embedded):
-                packed = pack(child)
-                if packed is not None:
-                    setattr(parent, name, packed)
-                    swapped += 1
+    swapped = replace_children(
+        model, lambda child: pack(child) if packable(child) and _fits(child, embedded) else None
+    )
     return [f"{swapped} linear layers laid out by oneDNN"] if swapped else []
 
 

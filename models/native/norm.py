@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from models.native.library import DTYPES
-from models.native.linear import same
+from models.native.linear import replace_children, same
 
 
 class NativeNorm(nn.Module):
@@ -50,17 +50,13 @@ class NativeNorm(nn.Module):
 @torch.inference_mode()
 def swap(model: nn.Module, library: ctypes.CDLL) -> list[str]:
     """In place; returns what it did, in words."""
-    swapped = 0
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            ours = _ours(child, library) if type(child).__name__.endswith("RMSNorm") else None
-            if ours is not None:
-                setattr(parent, name, ours)
-                swapped += 1
+    swapped = replace_children(model, lambda child: _ours(child, library))
     return [f"{swapped} norms compiled"] if swapped else []
 
 
 def _ours(norm: Any, library: ctypes.CDLL) -> NativeNorm | None:
+    if not type(norm).__name__.endswith("RMSNorm"):
+        return None
     weight = getattr(norm, "weight", None)
     eps = getattr(norm, "variance_epsilon", getattr(norm, "eps", None))
     if not isinstance(weight, nn.Parameter) or weight.dim() != 1 or not isinstance(eps, float):
