@@ -50,8 +50,7 @@ _CLAIM = text("""
         UPDATE shards s
         SET state = 'leased', epoch = s.epoch + 1, slot = :slot, boot_id = :boot_id,
             lease_until = clock_timestamp() + make_interval(secs => :lease)
-        FROM (SELECT id FROM hinted UNION ALL SELECT id FROM following) free
-        WHERE s.id = free.id
+        WHERE s.id = ANY(ARRAY(SELECT id FROM hinted UNION ALL SELECT id FROM following))
         RETURNING s.id, s.epoch, s.batch_id, s.lane, s.alone, s.priority
     ), first AS (
         SELECT id FROM batches

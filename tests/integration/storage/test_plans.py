@@ -28,7 +28,7 @@ SCANS = text("""
 """)
 
 
-@pytest.fixture(scope="module", params=["before ANALYZE", "after ANALYZE"])
+@pytest.fixture(scope="module", params=["before ANALYZE", "stale ANALYZE", "after ANALYZE"])
 def long_queue(
     postgres_server: PostgresServer, request: pytest.FixtureRequest
 ) -> Iterator[Database]:
@@ -40,6 +40,8 @@ def long_queue(
         cancelled = jobs.store(database, 100 * SHARD_SIZE)
         jobs.store(database, 300 * SHARD_SIZE)
         with database.begin() as conn:
+            if request.param == "stale ANALYZE":
+                conn.execute(text("ANALYZE"))
             conn.execute(OLD_SHARDS)
             lifecycle.request_cancel(conn, jobs.OWNER, cancelled.id)
             if request.param == "after ANALYZE":
