@@ -1,19 +1,15 @@
-"""Random tiny models of many families: those that run packed, and those that must not. The plain
-way to run them, and the packed one with the least of a scheduler."""
+"""Random tiny models of many families: those that run packed, and those that must not; and the
+packed way to run them, with the least of a scheduler."""
 
 from __future__ import annotations
 
 import copy
-import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import WhitespaceSplit
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from models.answers import Answers
 from models.codec import TokenizerCodec
@@ -21,29 +17,11 @@ from models.packed.model import PackedModel
 from models.packed.runner import PackedRunner
 from models.packed.store import Store
 from models.packed.torch_attention import attend
-from models.runner import Chunk, ModelInfo, Place, Region, Row, SamplingParams, StepPlan
+from models.runner import Chunk, ModelInfo, Place, Region, Row, StepPlan
 from models.sampling import Sampler
+from tests.unit.models.tiny import CONTEXT, ENDS, SIZES, VOCABULARY, WINDOW, tokenizer
 
-VOCABULARY = 160
-CONTEXT = 128
-ENDS = [7, 11, 13]  #: end-of-sequence tokens: several, so that rows end at different times
-WINDOW = 8  #: of the sliding attention: shorter than most prompts
-
-_SIZES: dict[str, Any] = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 16,
-    "max_position_embeddings": CONTEXT,
-    "initializer_range": 0.3,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": ENDS,
-    "tie_word_embeddings": False,
-}
+_SIZES = {**SIZES, "initializer_range": 0.3}
 _HEADS = {key: value for key, value in _SIZES.items() if key != "head_dim"}
 _OLD: dict[str, Any] = {
     "vocab_size": VOCABULARY,
@@ -121,49 +99,11 @@ def model(family: str, seed: int = 0, **changed: Any) -> Any:
     return made.eval()
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
-    """One word for each token, so that text tells which tokens there were."""
-    words = {"<pad>": 0, "<s>": 1, **{f"w{number}": number for number in range(2, VOCABULARY)}}
-    inner = Tokenizer(WordLevel(words, unk_token="<s>"))
-    inner.pre_tokenizer = WhitespaceSplit()
-    fast: Any = PreTrainedTokenizerFast
-    made: PreTrainedTokenizerFast = fast(
-        tokenizer_object=inner, pad_token="<pad>", bos_token="<s>", model_max_length=CONTEXT
-    )
-    return made
-
-
 def saved(family: str, folder: Path, seed: int = 0, **changed: Any) -> str:
     """A folder that the loader can read."""
     model(family, seed, **changed).save_pretrained(folder)
     tokenizer().save_pretrained(folder)
     return str(folder)
-
-
-def prompts(count: int, seed: int = 1, longest: int = 40) -> list[tuple[int, ...]]:
-    source = random.Random(seed)
-    return [
-        tuple(source.randrange(14, VOCABULARY) for _ in range(source.randint(1, longest)))
-        for _ in range(count)
-    ]
-
-
-def greedy(id: str, prompt: tuple[int, ...], max_tokens: int = 20, **params: Any) -> Row:
-    return Row(id, prompt, SamplingParams(max_tokens=max_tokens, temperature=0, **params))
-
-
-def alone(made: Any, row: Row) -> str:
-    """What `generate` answers to one prompt, run alone: its tokens as words."""
-    ids = torch.tensor([row.prompt])
-    out = made.generate(
-        ids,
-        attention_mask=torch.ones_like(ids),
-        do_sample=False,
-        max_new_tokens=row.sampling.max_tokens,
-        pad_token_id=0,
-    )
-    tokens = [token for token in out[0, len(row.prompt) :].tolist() if token not in ENDS]
-    return str(tokenizer().decode(tokens, skip_special_tokens=True))
 
 
 def packed(made: Any, slots: int = 8) -> PackedRunner:

@@ -12,18 +12,8 @@ from models.packed.model import Unpackable
 from models.packed.probe import Probe
 from models.packed.torch_attention import attend
 from models.runner import ModelInfo, Purpose, Row, SamplingParams
-from tests.unit.models.families import (
-    CONTEXT,
-    PACKED,
-    PADDED,
-    Packer,
-    alone,
-    greedy,
-    model,
-    packed,
-    prompts,
-    tokenizer,
-)
+from tests.unit.models.families import PACKED, PADDED, Packer, model, packed
+from tests.unit.models.tiny import CONTEXT, alone, greedy, prompts, tokenizer
 
 REASONS = {
     "falcon": "interface",

@@ -22,17 +22,8 @@ from models.padded import PaddedRunner
 from models.quantization import compute_dtype, pays_dense
 from models.runner import Row, SamplingParams
 from penstock.errors import ModelError, ModelNotFound, UnsafeModel
-from tests.unit.models.families import (
-    CONTEXT,
-    VOCABULARY,
-    Packer,
-    alone,
-    greedy,
-    model,
-    prompts,
-    saved,
-    tokenizer,
-)
+from tests.unit.models.families import Packer, model, saved
+from tests.unit.models.tiny import CONTEXT, VOCABULARY, alone, greedy, prompts, tokenizer
 
 CPU = torch.device("cpu")
 

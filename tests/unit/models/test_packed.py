@@ -16,17 +16,8 @@ from models.packed.model import Unpackable
 from models.packed.runner import PackedRunner
 from models.runner import Chunk, FinishReason, ModelInfo, Place, Region, StepPlan
 from penstock.errors import ModelError
-from tests.unit.models.families import (
-    CONTEXT,
-    Packer,
-    alone,
-    greedy,
-    model,
-    packed,
-    prompts,
-    saved,
-    tokenizer,
-)
+from tests.unit.models.families import Packer, model, packed, saved
+from tests.unit.models.tiny import CONTEXT, alone, greedy, prompts, tokenizer
 
 INFO = ModelInfo("tiny", 0, 0, "cpu", "fp32", CONTEXT, "padded", notes=("earlier",))
 

@@ -11,7 +11,8 @@ import torch
 from models.packed.model import Unpackable
 from models.packed.probe import Probe
 from models.packed.torch_attention import attend
-from tests.unit.models.families import CONTEXT, model
+from tests.unit.models.families import model
+from tests.unit.models.tiny import CONTEXT
 
 Change = Callable[[dict[str, Any]], object]
 

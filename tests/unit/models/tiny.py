@@ -1,4 +1,5 @@
-"""Random tiny models of several families, and the plain way to run them."""
+"""Random tiny models of several families with their tokenizer, prompts and rows, and the plain way
+to run them."""
 
 from __future__ import annotations
 
@@ -39,7 +40,7 @@ CONTEXT = 128
 ENDS = [7, 11, 13]  #: end-of-sequence tokens: several, so that rows end at different times
 WINDOW = 8  #: of the sliding attention: shorter than most prompts
 
-_SIZES: dict[str, Any] = {
+SIZES: dict[str, Any] = {
     "vocab_size": VOCABULARY,
     "hidden_size": 64,
     "intermediate_size": 128,
@@ -56,10 +57,10 @@ _SIZES: dict[str, Any] = {
 }
 
 CONFIGS: Mapping[str, Any] = {
-    "llama": LlamaConfig(**_SIZES),
-    "qwen3": Qwen3Config(**_SIZES),
-    "mistral": MistralConfig(**_SIZES, sliding_window=WINDOW),
-    "gemma2": Gemma2Config(**_SIZES, sliding_window=WINDOW, query_pre_attn_scalar=16),
+    "llama": LlamaConfig(**SIZES),
+    "qwen3": Qwen3Config(**SIZES),
+    "mistral": MistralConfig(**SIZES, sliding_window=WINDOW),
+    "gemma2": Gemma2Config(**SIZES, sliding_window=WINDOW, query_pre_attn_scalar=16),
     "gpt2": GPT2Config(
         vocab_size=VOCABULARY,
         n_embd=32,

@@ -35,8 +35,9 @@ from models.runner import (
     TokenLogprob,
 )
 from models.sampling import Sampler
-from tests.unit.models.families import CONTEXT, ENDS, VOCABULARY, model
+from tests.unit.models.families import model
 from tests.unit.models.packed.kernels import reference
+from tests.unit.models.tiny import CONTEXT, ENDS, VOCABULARY
 
 SLOTS = 4
 BUDGET = 24  #: tokens of prompts in a step

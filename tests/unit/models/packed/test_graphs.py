@@ -16,10 +16,11 @@ from models.packed.model import PackedModel
 from models.packed.store import Store
 from models.packed.torch_attention import attend
 from models.packed.varlen import VarlenAttend
-from tests.unit.models.families import CONTEXT, model
+from tests.unit.models.families import model
 from tests.unit.models.packed.kernels import reference
 from tests.unit.models.packed.layouts import ARENA, steps
 from tests.unit.models.packed.layouts import PREFIXES as SHARED
+from tests.unit.models.tiny import CONTEXT
 
 CPU = torch.device("cpu")
 

@@ -15,8 +15,8 @@ from models.packed.runner import Forward
 from models.runner import Constraint, FinishReason, Purpose, Row, SamplingParams, StepPlan
 from models.sampling import Logprobs, Sampled
 from penstock.errors import OutOfMemory
-from tests.unit.models.families import CONTEXT, VOCABULARY
 from tests.unit.models.packed.desk import SLOTS, Desk, Device, Heard, runner
+from tests.unit.models.tiny import CONTEXT, VOCABULARY
 
 LABELS = ((20, 21, 22), (20, 21, 23), (20, 30), (40,))
 SHARED = tuple(random.Random(7).choices(range(14, VOCABULARY), k=20))
