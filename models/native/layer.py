@@ -18,7 +18,7 @@ from models.native.feed_forward import NativeFeedForward
 from models.native.linear import PackedLinear, packable, replace_children, same
 from models.native.norm import NativeNorm
 from models.native.rotary import NAME as ROTARY
-from models.packed.model import HARMLESS
+from models.packed.model import HARMLESS, kept
 
 PARTS = frozenset({"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"})
 PRODUCTS = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -45,6 +45,7 @@ class NativeLayer(nn.Module):
         self.qkv = _joined([getattr(attention, name) for name in PRODUCTS[:3]])
         self.o_proj = PackedLinear(attention.o_proj.weight, attention.o_proj.bias)
         self._sizes = [getattr(attention, name).out_features for name in PRODUCTS[:3]]
+        self._is_last = attention.layer_idx == attention.config.num_hidden_layers - 1
         self._rotary = getattr(sys.modules[type(attention).__module__], ROTARY)
 
     def forward(
@@ -57,17 +58,21 @@ class NativeLayer(nn.Module):
         position_embeddings: tuple[torch.Tensor, torch.Tensor] | None = None,
         **others: Any,
     ) -> torch.Tensor:
-        """[1, T, hidden] to the same. Raises ValueError for what packed steps do without."""
+        """[1, T, hidden] to the same; of the last layer, only those that are kept mean anything.
+        Raises ValueError for what packed steps do without."""
         if past_key_values is not None or position_embeddings is None:
             raise ValueError("a compiled layer keeps no cache, and needs rotary positions")
-        shape = hidden_states.shape
-        heads = (*shape[:2], -1, self.head_dim)
+        heads = (*hidden_states.shape[:2], -1, self.head_dim)
         both = self.qkv(self.input_layernorm.forward(hidden_states)).split(self._sizes, dim=-1)
         query, key, value = (one.view(heads) for one in both)
         attention = self.self_attn
         if self.q_norm is not None and self.k_norm is not None:
             query, key = self.q_norm(query), self.k_norm(key)
         query, key = self._rotary(query.transpose(1, 2), key.transpose(1, 2), *position_embeddings)
+        residual = hidden_states
+        keep = kept() if self._is_last else None
+        if keep is not None:
+            query, residual = query[:, :, keep], residual[:, keep]
         attend = ALL_ATTENTION_FUNCTIONS[attention.config._attn_implementation]
         seen, _ = attend(
             attention,
@@ -80,8 +85,9 @@ class NativeLayer(nn.Module):
             sliding_window=self.sliding_window,
             **others,
         )
-        hidden = self.o_proj.plus(seen.reshape(*shape[:2], -1), hidden_states)
-        return self.mlp.plus(self.post_attention_layernorm.forward(hidden), hidden)
+        hidden = self.o_proj.plus(seen.flatten(2), residual)
+        hidden = self.mlp.plus(self.post_attention_layernorm.forward(hidden), hidden)
+        return hidden if keep is None else hidden_states.index_copy(1, keep, hidden)
 
 
 @torch.inference_mode()

@@ -91,7 +91,7 @@ def build(
             max_rows=sizes.max_rows,
             kv_tokens=sizes.kv_tokens,
             kv_bytes=store.bytes,
-            step_tokens=memory.STEP_TOKENS[device.type],
+            step_tokens=memory.STEP_TOKENS,
         ),
         slots,
     )

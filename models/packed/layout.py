@@ -74,6 +74,28 @@ class Layout:
             extra=np.zeros(0, dtype=np.int32),
         )
 
+    def kept(self) -> Layout:
+        """The tokens of `keep` alone; each block keeps one of its tokens, or all of them."""
+        keep = self.keep.cpu().numpy()
+        block = np.repeat(np.arange(len(self.blocks) - 1), np.diff(self.blocks))[keep]
+        ends = np.flatnonzero(np.diff(block)) + 1
+        counts = np.diff(self.extra_start)
+        owner = np.repeat(np.arange(self.size), counts)
+        return Layout(
+            tokens=self.tokens[self.keep],
+            positions=self.positions[self.keep],
+            write=self.write[self.keep],
+            keep=torch.arange(len(keep), device=self.keep.device),
+            blocks=np.array([0, *ends, len(keep)], dtype=np.int32),
+            prefix_start=self.prefix_start[keep],
+            prefix_length=self.prefix_length[keep],
+            own_start=self.own_start[keep],
+            visible=self.visible[keep],
+            places=self.places[keep],
+            extra_start=np.concatenate(([0], np.cumsum(counts[keep]))).astype(np.int32),
+            extra=self.extra[np.isin(owner, keep)],
+        )
+
     def lengths(self) -> Ints:
         """Keys that each token sees, without a window: [T]."""
         total: Ints = self.prefix_length + self.visible + np.diff(self.extra_start)

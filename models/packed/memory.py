@@ -13,8 +13,8 @@ from penstock.errors import ModelError
 
 #: Share of the free memory that keys and values get. Others live on the CPU, too.
 SHARES = {"cpu": 0.5, "cuda": 0.85}
-ROWS = {"cpu": 64, "cuda": 128}
-STEP_TOKENS = {"cpu": 256, "cuda": 512}
+ROWS = 128
+STEP_TOKENS = 512
 LEAST_PER_ROW = 128  #: tokens: where there are fewer for each, fewer rows run at once
 LEAST = 256  #: tokens: an arena that cannot hold a row of them, or of the context, is of no use
 #: float32 copies of the logits that sampling holds at once, and of a layer's widest activations.
@@ -65,7 +65,7 @@ class Sizes:
 
 def derive(shape: Shape, wishes: Wishes, device: torch.device, free: int) -> Sizes:
     """`free`: bytes, once the weights are loaded. Raises ModelError when no useful row fits."""
-    rows = wishes.max_rows or ROWS[device.type]
+    rows = wishes.max_rows or ROWS
     all_rows = rows + wishes.express_rows
     spare = max(0, free - reserve(shape, all_rows, device))
     per_token = shape.bytes_per_token
@@ -95,7 +95,7 @@ def derive(shape: Shape, wishes: Wishes, device: torch.device, free: int) -> Siz
 def reserve(shape: Shape, rows: int, device: torch.device) -> int:
     """Bytes kept for a step's activations and for sampling."""
     logits = rows * shape.vocabulary * 4 * LOGITS_COPIES
-    return logits + STEP_TOKENS[device.type] * shape.width * 4 * WIDE_COPIES
+    return logits + STEP_TOKENS * shape.width * 4 * WIDE_COPIES
 
 
 def _said(size: int) -> str:

@@ -95,6 +95,15 @@ class PackedModel:
         return logits
 
 
+def kept() -> torch.Tensor | None:
+    """Which tokens of the forward that runs in this thread are wanted, [N]: after its last layer's
+    keys and values nobody reads the others. None: all, or no forward of ours runs."""
+    state: _Pass | None = getattr(_thread, "state", None)
+    if state is None or state.layout is None or len(state.layout.keep) == state.layout.size:
+        return None
+    return state.layout.keep
+
+
 def _attention(
     module: Any,
     query: torch.Tensor,
@@ -116,11 +125,12 @@ def _attention(
         shape = (1, query.shape[2], query.shape[1], value_size)
         return torch.zeros(shape, dtype=query.dtype, device=query.device), None
     state.store.write(layer, state.layout.write, key[0], value[0])
+    fewer = query.shape[2] < key.shape[2]  # a last layer that computes what is kept
     out = state.attend(
         query[0],
         state.store.keys[layer],
         state.store.values[layer],
-        state.layout,
+        state.layout.kept() if fewer else state.layout,
         scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
         window=sliding_window,
         softcap=softcap,
