@@ -88,10 +88,11 @@ class DataDir:
 
 
 def _socket_folder(root: Path) -> Path:
-    folder = root / "run"
-    if len(os.fsencode(folder / _LONGEST_SOCKET)) > SOCKET_PATH_LIMIT:
-        mark = hashlib.sha256(os.fsencode(root)).hexdigest()[:12]
-        folder = Path(tempfile.gettempdir()) / f"penstock-{mark}"
+    name = f"penstock-{hashlib.sha256(os.fsencode(root)).hexdigest()[:12]}"
+    # The user's temporary directory may have a long path as well.
+    folders = (root / "run", Path(tempfile.gettempdir()) / name, Path("/tmp") / name)  # noqa: S108
+    short = (f for f in folders if len(os.fsencode(f / _LONGEST_SOCKET)) <= SOCKET_PATH_LIMIT)
+    folder = next(short, folders[-1])
     folder.mkdir(exist_ok=True, mode=0o700)
     facts = folder.lstat()  # the temporary directory is everybody's: take no other's folder
     if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.geteuid():
