@@ -4,6 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 EXTRAS := server,engine,embedded,demo,dev
+JOBS   := 3
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up test check bench docs migrate clean
@@ -26,8 +27,8 @@ demo: setup ## annotate the standard library's documentation, end to end, in a t
 up: setup ## run the whole stack here until Ctrl-C (ARGS="--model fake --port 0")
 	$(BIN)/penstock up $(ARGS)
 
-test: setup ## run every test (FAST=1 leaves out the slow ones, ARGS are pytest's)
-	$(BIN)/python -m pytest $(if $(FAST),-m "not slow") $(ARGS)
+test: setup ## run every test (FAST=1 leaves out the slow ones, JOBS=0 one by one, ARGS are pytest's)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(if $(FAST),-m "not slow") $(ARGS)
 
 check: setup ## lint, types, floors, generated docs, compose files
 	$(BIN)/ruff check .
