@@ -139,7 +139,7 @@ def _whole(models: list[BenchModel], size: Size, results: Results, say: Say) -> 
         rows, rounds = size.service[model.name]
         say(f"{model.name}: {rows:,} rows through the whole service")
         bare = contenders.everyone(
-            ("packed-64",), model.folder, "bfloat16", machine.cores(), machine.allocator(), BENCH
+            ("packed",), model.folder, "bfloat16", machine.cores(), machine.allocator(), BENCH
         )[0]
         try:
             found.append(measure(model, "bfloat16", rows, rounds, bare, BENCH / "whole"))

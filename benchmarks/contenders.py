@@ -18,14 +18,11 @@ TITLES: Mapping[str, str] = {
     "llama": "llama.cpp, 32 sequences",
     "vllm-32": "vLLM CPU, 32",
     "vllm-64": "vLLM CPU, 64",
-    "vllm-32-cached": "vLLM CPU, 32, prefix caching",
     "vllm-64-cached": "vLLM CPU, 64, prefix caching",
     "padded": "Penstock padded, 64 rows",
-    "torch": "Penstock packed, plain torch, 64 rows",
-    "packed-64": "Penstock packed, 64 rows",
-    "packed-128": "Penstock packed, 128 rows",
+    "torch": "Penstock packed, plain torch",
+    "packed": "Penstock packed",
 }
-OURS = ("packed-64", "packed-128")
 CONTEXT = 768  #: the longest prompt and answer of a workload
 
 
@@ -66,11 +63,8 @@ def _one(name: str, bench: Path) -> tuple[str, Path, dict[str, Any], dict[str, s
     if name.startswith("vllm"):
         return _vllm(name, bench)
     native = "0" if name == "torch" else "1"
-    options: dict[str, Any] = {
-        "runner": "padded" if name == "padded" else "packed",
-        "rows": 128 if name == "packed-128" else 64,
-    }
-    return "benchmarks.ours", here, options, {"PENSTOCK_NATIVE": native}
+    runner = "padded" if name == "padded" else "packed"
+    return "benchmarks.ours", here, {"runner": runner}, {"PENSTOCK_NATIVE": native}
 
 
 def _vllm(name: str, bench: Path) -> tuple[str, Path, dict[str, Any], dict[str, str]]:

@@ -157,7 +157,7 @@ def contenders(model: Any, info: ModelInfo, rows: int) -> Iterator[tuple[str, Ru
     yield "ours, padded", ours.Contender(padded, rows).run, Task("generate", nothing)
     own = model.config._attn_implementation
     packed = build(model, tokenizer, info, Wishes(max_rows=rows), speed_up=None)
-    yield "ours, packed", ours.Contender(packed, rows).run, Task("generate", nothing)
+    yield "ours, packed", ours.Contender(packed).run, Task("generate", nothing)
     model.set_attn_implementation(own)
 
 

@@ -52,14 +52,15 @@ class Collector:
 class Contender:
     """One loaded runner. Every task gets an engine of its own, so nothing is cached before it."""
 
-    def __init__(self, runner: Runner, rows: int) -> None:
-        self._runner, self._rows = runner, rows
+    def __init__(self, runner: Runner, rows: int | None = None) -> None:
+        self._runner = runner
+        self._rows = rows or runner.info.max_rows or EngineConfig().max_rows
 
     def run(self, task: Task) -> Answer:
         if task.kind == "express":
             return self._express(task)
         requests = [_request(task, n, job) for n, job in enumerate(task.workload.jobs)]
-        engine = self.engine(task.settings.get("rows", self._rows))
+        engine = self.engine()
         try:
             seconds, outcomes = _run_all(engine, requests)
             figures = _figures(engine)
@@ -69,10 +70,10 @@ class Contender:
         tokens = sum(outcome.completion_tokens for outcome in outcomes)
         return Answer(seconds, len(outcomes), tokens, figures, _picks(requests, outcomes))
 
-    def engine(self, rows: int) -> Engine:
+    def engine(self) -> Engine:
         info, usual = self._runner.info, EngineConfig()
         config = EngineConfig(
-            max_rows=rows,
+            max_rows=self._rows,
             step_tokens=info.step_tokens or usual.step_tokens,
             kv_tokens=info.kv_tokens or usual.kv_tokens,
         )
@@ -84,7 +85,7 @@ class Contender:
         """Time to the first token of chats, one after the other: on an idle engine, or while bulk
         rows fill it."""
         chats = task.workload.jobs[: task.settings["chats"]]
-        engine = self.engine(self._rows)
+        engine = self.engine()
         began = time.perf_counter()
         try:
             if task.settings["busy"]:
@@ -194,14 +195,14 @@ def _figures(engine: Engine) -> dict[str, float]:
 
 
 def load(options: dict[str, Any]) -> tuple[Run, dict[str, str]]:
-    """Options: `model` (a folder), `dtype`, `threads`, `runner`, `rows`, `kv_tokens`."""
+    """Options: `model` (a folder), `dtype`, `threads`, `runner`; also `rows`, `kv_tokens`."""
     runner = load_runner(
         LoadOptions(
             name=options["model"],
             quantization=QUANTIZATION[options["dtype"]],
             threads=options["threads"],
             runner=options["runner"],
-            max_rows=options["rows"],
+            max_rows=options.get("rows"),
             kv_tokens=options.get("kv_tokens"),
             device=options.get("device", "cpu"),
         )
@@ -214,7 +215,7 @@ def load(options: dict[str, Any]) -> tuple[Run, dict[str, str]]:
         "notes": "; ".join(runner.info.notes),
         "native": os.environ.get("PENSTOCK_NATIVE", "1"),
     }
-    return Contender(runner, options["rows"]).run, versions
+    return Contender(runner).run, versions
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ FULL = Size(
     service={"random-40m": (4096, 1), "penstock-tiny": (4096, 1)},
     vllm=("vllm-32", "vllm-64"),
     vllm_cached=("vllm-64-cached",),
-    also=("sorted", "continuous", "llama", "packed-128"),
+    also=("sorted", "continuous", "llama"),
 )
 QUICK = Size(
     rounds=2,
@@ -157,18 +157,14 @@ def _slow(size: Size) -> list[Entry]:
     ]
 
 
-def _fast(size: Size) -> tuple[str, ...]:
-    return ("packed-64", *(name for name in ("packed-128",) if name in size.also))
-
-
 def _mixed(size: Size) -> tuple[Entry, ...]:
-    fast = _entries((*size.vllm, "torch", *_fast(size)), size.mixed, size.rounds)
+    fast = _entries((*size.vllm, "torch", "packed"), size.mixed, size.rounds)
     return (*fast, *_slow(size))
 
 
 def _shared(size: Size) -> tuple[Entry, ...]:
     plain = tuple(name for name in size.vllm[-1:] if name not in size.vllm_cached)
-    fast = _entries((*size.vllm_cached, "torch", *_fast(size)), size.shared, size.rounds)
+    fast = _entries((*size.vllm_cached, "torch", "packed"), size.shared, size.rounds)
     slow = _entries(
         ("naive", *(n for n in ("continuous",) if n in size.also), "padded"),
         max(8, size.slow // 2),
@@ -179,14 +175,14 @@ def _shared(size: Size) -> tuple[Entry, ...]:
 
 
 def _tail(size: Size) -> tuple[Entry, ...]:
-    fast = _entries((size.vllm[-1], "torch", "packed-64"), size.tail, size.rounds)
+    fast = _entries((size.vllm[-1], "torch", "packed"), size.tail, size.rounds)
     # A part of the rows that holds its share of long ones.
     slow = [_entry(name, 50, size.slow_rounds) for name in ("naive", "padded")]
     return (*fast, *slow)
 
 
 def _labels(size: Size) -> tuple[Entry, ...]:
-    kinds = (("packed-64", "score"), ("packed-64", "mask"), ("torch", "score"), ("torch", "mask"))
+    kinds = (("packed", "score"), ("packed", "mask"), ("torch", "score"), ("torch", "mask"))
     ours = [Entry(f"{name}-{kind}", name, kind, size.labels, size.rounds) for name, kind in kinds]
     return (*ours, Entry("per-label", "hf", "per_label", size.per_label, size.slow_rounds))
 
@@ -197,7 +193,7 @@ def _single(size: Size) -> tuple[Entry, ...]:
     lane = {"lane": "express"}
     ours = [
         Entry(name, name, "generate", 1, size.rounds + 2, lane)
-        for name in ("padded", "torch", "packed-64")
+        for name in ("padded", "torch", "packed")
     ]
     return (*rivals, *ours)
 
@@ -212,14 +208,14 @@ def _express(size: Size) -> tuple[Entry, ...]:
             size.rounds,
             {"chats": size.chats, "busy": busy},
         )
-        for name in ("packed-64",)
+        for name in ("packed",)
         for busy in (False, True)
     )
 
 
 def _growth(count: int, model: BenchModel, size: Size) -> tuple[Workload, tuple[Entry, ...]]:
     """The biggest take minutes, so they go once."""
-    entries = _entries(("packed-64",), count, 1 if count > 256 else size.rounds)
+    entries = _entries(("packed",), count, 1 if count > 256 else size.rounds)
     if count <= 256:
         entries += _entries(size.vllm[-1:], count, 1)
     if count <= 64:

@@ -130,7 +130,7 @@ def _title(name: str) -> str:
 
 
 def _first_token(summary: Summary, place: tuple[str, str]) -> str:
-    idle, busy = (summary.first_token(place, f"packed-64-{when}") for when in ("idle", "busy"))
+    idle, busy = (summary.first_token(place, f"packed-{when}") for when in ("idle", "busy"))
     if idle is None or busy is None:
         return ""
     return (
@@ -141,7 +141,7 @@ def _first_token(summary: Summary, place: tuple[str, str]) -> str:
 
 def _padding(summary: Summary, place: tuple[str, str]) -> str:
     rows = []
-    for name in ("packed-64", "torch", "padded"):
+    for name in ("packed", "torch", "padded"):
         linear = summary.figure(place, "mixed", name, "padded_share")
         keys = summary.figure(place, "mixed", name, "padded_share_keys")
         if linear is not None and keys is not None:
@@ -159,13 +159,13 @@ def _growth(summary: Summary, place: tuple[str, str]) -> str:
         others = [
             f"{TITLES[name]} {1e3 / spread.median:,.1f} ms"
             for name in summary.contenders(place, cell)
-            if name != "packed-64" and (spread := summary.rate(place, cell, name))
+            if name != "packed" and (spread := summary.rate(place, cell, name))
         ]
         resident = "" if memory is None else f"{memory:,.0f} MB"
         rows.append((f"{count:,}", f"{milliseconds:,.2f} ms", resident, "; ".join(others)))
     if not rows:
         return ""
-    head = ("rows", "time per row, packed 64", "resident", "others")
+    head = ("rows", "time per row, packed", "resident", "others")
     return "### How the cost grows (mixed lengths)\n\n" + _table(head, rows)
 
 

@@ -6,11 +6,10 @@ import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from benchmarks.contenders import OURS
 from benchmarks.rounds import Results, Sample
 
 TOKENS = ("mixed", "tail", "single")  #: cells whose rate is in tokens; of the others in rows
-CACHED = ("vllm-32-cached", "vllm-64-cached")
+CACHED = ("vllm-64-cached",)
 VLLM = ("vllm-32", "vllm-64", *CACHED)
 #: Cells in which both of our runners do the same work.
 BOTH = ("mixed", "shared", "tail", "single")
@@ -98,7 +97,7 @@ class Summary:
     def same_picks(self, place: tuple[str, str]) -> float | None:
         """Share of prompts for which scoring picks the label that single forwards pick."""
         runs = self._of(place, "labels")
-        ours = {s.round: s.answer.picks for s in runs if s.contender == "packed-64-score"}
+        ours = {s.round: s.answer.picks for s in runs if s.contender == "packed-score"}
         theirs = [s for s in runs if s.contender == "per-label"]
         if 0 not in ours or not theirs:
             return None
@@ -115,9 +114,9 @@ class Summary:
         found = {}
         for cell in self.cells(place):
             if cell.startswith("growth-"):
-                spread = self.rate(place, cell, "packed-64")
+                spread = self.rate(place, cell, "packed")
                 if spread is not None:
-                    memory = self.figure(place, cell, "packed-64", "rss_mb")
+                    memory = self.figure(place, cell, "packed", "rss_mb")
                     found[int(cell.removeprefix("growth-"))] = (1e3 / spread.median, memory)
         return found
 
@@ -151,12 +150,19 @@ def _needs(summary: Summary, place: tuple[str, str]) -> Iterator[Requirement]:
 def _throughput(summary: Summary, place: tuple[str, str]) -> Iterator[Requirement]:
     wide, key = place[1] == "float32", f"{place[0]}.{place[1]}"
     for number, what, cell, ours, theirs, least in (
-        (1, "mixed: best packed / naive", "mixed", OURS, ("naive",), 7.0 if wide else 9.0),
-        (1, "mixed: best packed / best vLLM", "mixed", OURS, VLLM, 1.1),
+        (1, "mixed: packed / naive", "mixed", ("packed",), ("naive",), 7.0 if wide else 9.0),
+        (1, "mixed: packed / best vLLM", "mixed", ("packed",), VLLM, 1.1),
         (1, "mixed: plain torch / naive", "mixed", ("torch",), ("naive",), 4.5),
-        (2, "shared: best packed / best vLLM cached", "shared", OURS, CACHED, 1.3 if wide else 1.1),
+        (
+            2,
+            "shared: packed / best vLLM cached",
+            "shared",
+            ("packed",),
+            CACHED,
+            1.3 if wide else 1.1,
+        ),
     ):
-        name = f"{cell}.{ours[0].split('-')[0]}/{theirs[0].split('-')[0]}.{key}"
+        name = f"{cell}.{ours[0]}/{theirs[0].split('-')[0]}.{key}"
         yield Requirement(
             number, _of(what, place), name, summary.ratio(place, cell, ours, theirs), least
         )
@@ -164,13 +170,13 @@ def _throughput(summary: Summary, place: tuple[str, str]) -> Iterator[Requiremen
 
 def _labels(summary: Summary, place: tuple[str, str]) -> Iterator[Requirement]:
     key = f"{place[0]}.{place[1]}"
-    score = ("packed-64-score",)
+    score = ("packed-score",)
     for what, theirs, least in (
-        ("labels: scoring / decoding under a mask", ("packed-64-mask",), 0.8),
+        ("labels: scoring / decoding under a mask", ("packed-mask",), 0.8),
         ("labels: scoring / one forward per label", ("per-label",), 20.0),
     ):
         measured = summary.ratio(place, "labels", score, theirs)
-        name = f"labels.score/{theirs[0].removeprefix('packed-64-')}.{key}"
+        name = f"labels.score/{theirs[0].removeprefix('packed-')}.{key}"
         yield Requirement(3, _of(what, place), name, measured, least)
     # Half precision may decide a tie otherwise, as it does from one batch size to another.
     least_same = 1.0 if place[1] == "float32" else None
@@ -198,17 +204,17 @@ def _growth(summary: Summary, place: tuple[str, str]) -> Iterator[Requirement]:
 
 def _express(summary: Summary, place: tuple[str, str]) -> Iterator[Requirement]:
     measured = quotient(
-        summary.first_token(place, "packed-64-busy"), summary.first_token(place, "packed-64-idle")
+        summary.first_token(place, "packed-busy"), summary.first_token(place, "packed-idle")
     )
     key = f"express.busy/idle.{place[0]}.{place[1]}"
     yield Requirement(6, _of("express: first token, busy / idle", place), key, measured, most=2.0)
 
 
 def _padding(summary: Summary, place: tuple[str, str]) -> Iterator[Requirement]:
-    for name, most in (("packed-64", 1.15), ("torch", 1.5), ("padded", None)):
+    for name, most in (("packed", 1.15), ("torch", 1.5), ("padded", None)):
         linear = summary.figure(place, "mixed", name, "padded_share")
         keys = summary.figure(place, "mixed", name, "padded_share_keys")
-        key = f"{name.split('-')[0]}.{place[0]}.{place[1]}"
+        key = f"{name}.{place[0]}.{place[1]}"
         yield Requirement(
             7,
             _of(f"padding: {name}, share of the linear layers", place),
@@ -228,8 +234,8 @@ def _padding(summary: Summary, place: tuple[str, str]) -> Iterator[Requirement]:
 def _no_slower(summary: Summary, place: tuple[str, str]) -> Iterator[Requirement]:
     for cell in BOTH:
         for static in ("padded", "naive"):
-            measured = summary.ratio(place, cell, ("packed-64",), (static,))
-            what, key = f"{cell}: packed 64 / {static}", f"{cell}.packed-64/{static}"
+            measured = summary.ratio(place, cell, ("packed",), (static,))
+            what, key = f"{cell}: packed / {static}", f"{cell}.packed/{static}"
             yield Requirement(8, _of(what, place), f"{key}.{place[0]}.{place[1]}", measured, 0.95)
 
 

@@ -116,7 +116,7 @@ def test_a_chat_decodes_beside_bulk() -> None:
 
 
 def test_after_a_chat_steps_of_bulk_are_short_for_a_while() -> None:
-    driven = Driven(replace(CONFIG, step_tokens=64))
+    driven = Driven(replace(CONFIG, step_tokens=128))
     driven.add("chat", "express", prompt=(1,) * 4)
     driven.step()
     driven.add("bulk", prompt=(2,) * 200)

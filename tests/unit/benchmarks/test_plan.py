@@ -28,18 +28,17 @@ def test_every_process_of_the_plan_can_be_started_and_every_row_has_a_title(
 
 
 def test_torch_alone_runs_without_the_compiled_kernel() -> None:
-    made = everyone(("torch", "packed-128"), Path(), "float32", 2, None, Path(".bench"))
+    made = everyone(("torch", "packed"), Path(), "float32", 2, None, Path(".bench"))
     assert [one.environment["PENSTOCK_NATIVE"] for one in made] == ["0", "1"]
-    assert [one.options["rows"] for one in made] == [64, 128]
     assert all("LD_PRELOAD" not in one.environment for one in made)
 
 
 def test_some_cells_and_some_contenders_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(BenchModel, "encode", lambda self, text: text.split())
     plan = cells(BenchModel("random-40m", Path(), 4096), "bfloat16", FULL)
-    wanted = Wanted(frozenset({"mixed", "single"}), frozenset({"naive", "packed-64"}))
+    wanted = Wanted(frozenset({"mixed", "single"}), frozenset({"naive", "packed"}))
     kept = wanted.of(plan)
     assert [cell.name for cell in kept] == ["mixed", "single"]
     assert all({e.contender for e in cell.entries} == set(wanted.contenders) for cell in kept)
-    assert set(workers(kept)) == {"hf", "packed-64"}
+    assert set(workers(kept)) == {"hf", "packed"}
     assert Wanted().of(plan) == plan

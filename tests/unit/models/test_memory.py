@@ -36,13 +36,13 @@ def test_short_memory_means_fewer_rows_and_shorter_ones() -> None:
 
 def test_the_arena_is_never_larger_than_all_rows_can_fill() -> None:
     sizes = derive(TINY, Wishes(express_rows=6), CPU, 64 * GIB)
-    assert (sizes.kv_tokens, sizes.max_rows, sizes.longest) == (70 * 128, 64, 128)
+    assert (sizes.kv_tokens, sizes.max_rows, sizes.longest) == (134 * 128, 128, 128)
 
 
 def test_on_the_cpu_half_of_the_free_memory_is_left() -> None:
-    sizes = derive(SEVEN, Wishes(), CPU, 16 * GIB)
-    assert sizes.max_rows == 64
-    assert 7 * GIB < sizes.kv_bytes <= 8 * GIB
+    sizes = derive(SEVEN, Wishes(), CPU, 32 * GIB)
+    assert sizes.max_rows == 128
+    assert 15 * GIB < sizes.kv_bytes <= 16 * GIB
 
 
 def test_wishes_are_followed() -> None:
@@ -68,8 +68,8 @@ def test_too_little_is_one_sentence_with_numbers(wishes: Wishes, free: int, says
 
 def test_sizes_are_told_in_words() -> None:
     words = str(derive(TINY, Wishes(), CPU, GIB))
-    assert "64 rows" in words
-    assert "9,216 tokens in 4.5 MiB" in words
+    assert "128 rows" in words
+    assert "17,408 tokens in 8.5 MiB" in words
 
 
 def machine(root: Path, groups: str, files: dict[str, str]) -> Path:
