@@ -92,8 +92,11 @@ struct Plan {
   }
 
   void cut(std::vector<Task>& into, int begin, int end, bool prefix, bool own) {
-    for (int i = begin; i < end; i += tile()) {
-      const int count = std::min(tile(), end - i), last = order[i + count - 1];
+    // A shared beginning is read again by each task; but every thread should have some.
+    const bool wide = !own && (end - begin) * heads >= 8 * threads * tile();
+    const int step = wide ? 2 * tile() : tile();
+    for (int i = begin; i < end; i += step) {
+      const int count = std::min(step, end - i), last = order[i + count - 1];
       const int64_t keys = (prefix ? layout.prefix_length[last] : 0) +
                            (own ? layout.visible[last] + layout.extra_start[last + 1] - layout.extra_start[last] : 0);
       const int64_t each = keys * (count * group + 2);

@@ -180,10 +180,11 @@ INLINE Floats add_word(const uint16_t* q, Floats k, Floats sum) {
 template <int MR, int NV, typename T>
 INLINE void turned_block(const T* q, int q_row, const float* turned, int size, float* out) {
   Floats acc[MR][NV] = {};
-  for (int d = 0; d < size; d += EACH<T>, turned += TILE) {
+#pragma GCC unroll 4
+  for (int d = 0; d < size; d += EACH<T>) {
     Floats k[NV];
 #pragma GCC unroll 4
-    for (int c = 0; c < NV; c++) k[c] = load(turned + c * LANES);
+    for (int c = 0; c < NV; c++) k[c] = load(turned + d / EACH<T> * TILE + c * LANES);
 #pragma GCC unroll 4
     for (int m = 0; m < MR; m++)
 #pragma GCC unroll 4

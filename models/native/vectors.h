@@ -6,8 +6,10 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__AVX512BF16__) && defined(__AVX512BW__)
+#if defined(__AVX512F__)
 #include <immintrin.h>
+#endif
+#if defined(__AVX512BF16__) && defined(__AVX512BW__)
 #define PENSTOCK_DOT_BF16 1
 #endif
 
@@ -37,6 +39,9 @@ INLINE Floats load(const uint16_t* p) {
 }
 
 INLINE Halves to_bf16(Floats x) {
+#ifdef PENSTOCK_DOT_BF16
+  return (Halves)_mm512_cvtneps_pbh((__m512)x);
+#endif
   typedef uint32_t Bits __attribute__((vector_size(64)));
   Bits u = (Bits)x;
   u += 0x7fffu + ((u >> 16) & 1u);  // to nearest, ties to even
@@ -96,6 +101,32 @@ INLINE Floats exp(Floats x) {
 }
 
 INLINE float exp(float x) { return exp(all(x))[0]; }
+
+// 2^x for x up to 127: 1e-7 relative; 0 below -126, at the latest below -149; NaN stays NaN.
+INLINE Floats exp2(Floats x) {
+#ifdef __AVX512F__
+  x = x < all(-200.0f) ? all(-200.0f) : x;
+  const Floats n = (Floats)_mm512_roundscale_ps((__m512)x, 0), r = x - n;  // n: to the nearest integer
+#else
+  const Floats magic = all(12582912.0f), whole = x < all(-126.0f) ? all(-126.0f) : x;
+  const Floats n = (whole + magic) - magic, r = whole - n;
+#endif
+  Floats p = all(1.534581243e-4f);
+  p = p * r + 1.339993090e-3f;
+  p = p * r + 9.618489072e-3f;
+  p = p * r + 5.550328642e-2f;
+  p = p * r + 2.402264625e-1f;
+  p = p * r + 6.931471825e-1f;
+  p = p * r + 1.0f;
+#ifdef __AVX512F__
+  return (Floats)_mm512_scalef_ps((__m512)p, (__m512)n);
+#else
+  const Words power = (__builtin_convertvector(n, Words) + 127) << 23;
+  return x < all(-126.0f) ? Floats{} : p * (Floats)power;
+#endif
+}
+
+INLINE float exp2(float x) { return exp2(all(x))[0]; }
 
 INLINE Floats tanh(Floats x) {
   Floats big = 1.0f - 2.0f / (exp(x * 2.0f) + 1.0f);

@@ -22,6 +22,8 @@ struct Call {
   float scaling, softcap;  // softcap 0: none
 };
 
+constexpr float LOG2_E = 1.44269504088896341f;
+
 template <typename T>
 struct Array {
   T* data = nullptr;
@@ -107,7 +109,7 @@ class Worker {
     m.keep.of(rows);
     m.query.of(rows * key_size);
     m.half_query.of(rows * key_size);
-    float *acc = m.acc.of(rows * value_size), *tops = m.tops.of(rows), *sums = m.sums.of(rows);
+    float *acc = m.acc.of(rows * value_size), *tops = m.tops.of(rows), *sums = m.sums.of(rows * LANES);
     for (int r = 0; r < rows; r++) {
       const int t = token[r / group], h = head * group + r % group;
       const T* from = static_cast<const T*>(call.query) + h * call.query_head + t * call.query_token;
@@ -119,11 +121,11 @@ class Worker {
         const float* state = saved + state_of(r);
         memcpy(acc + r * value_size, state, value_size * sizeof(float));
         tops[r] = state[value_size];
-        sums[r] = state[value_size + 1];
+        store(sums + r * LANES, Floats{state[value_size + 1]});
       } else {
         memset(acc + r * value_size, 0, value_size * sizeof(float));
         tops[r] = -INFINITY;
-        sums[r] = 0;
+        store(sums + r * LANES, Floats{});
       }
     }
   }
@@ -133,7 +135,7 @@ class Worker {
       float* state = saved + state_of(r);
       memcpy(state, m.acc.data + r * value_size, value_size * sizeof(float));
       state[value_size] = m.tops.data[r];
-      state[value_size + 1] = m.sums.data[r];
+      state[value_size + 1] = sum(load(m.sums.data + r * LANES));
     }
   }
 
@@ -143,7 +145,7 @@ class Worker {
       const int64_t row = int64_t(token[r / group]) * plan.heads * group + head * group + r % group;
       T* to = static_cast<T*>(call.out) + row * size;
       const float* acc = m.acc.data + r * value_size;
-      const float scale = 1.0f / m.sums.data[r];
+      const float scale = 1.0f / sum(load(m.sums.data + r * LANES));
       int d = 0;
 #ifdef PENSTOCK_DOT_BF16
       for (; half_values && d < size; d += 2 * LANES) {
@@ -262,24 +264,36 @@ class Worker {
     for (; d < padded; d++) to[d] = d < size ? to_float(from[d]) : 0.0f;
   }
 
-  // Scores to weights; `keep`: what to multiply a row's former values by.
+  // Scores to weights, by powers of two; `keep`: what to multiply a row's former values by. Sums stay
+  // in lanes until a row ends.
   void weigh(int first, int last, int n, int offset) {
+    const float scaling = call.scaling * LOG2_E;
     for (int r = first; r < last; r++) {
-      float* s = m.scores.data + r * TILE;
+      float *s = m.scores.data + r * TILE, *sums = m.sums.data + r * LANES;
       const int low = m.low.data[r] - offset, high = std::min(m.high.data[r] - offset, n);
-      const float old = m.tops.data[r], top = mask(s, n, low, high, old);
-      Floats sum{};
+      const bool all_seen = low <= 0 && high == round_up(n, LANES) && call.softcap == 0;
+      const float old = m.tops.data[r], times = all_seen ? scaling : 1.0f;
+      const float top = all_seen ? std::max(old, top_of(s, n) * scaling) : mask(s, n, low, high, old);
+      const float zero = top == -INFINITY ? 0.0f : top;  // of a row that sees nothing yet
+      Floats added{};
       for (int j = 0; j < n; j += LANES) {
-        Floats x = load(s + j);
-        x = x == all(-INFINITY) ? Floats{} : exp(x - top);
-        sum += x;
-        store(s + j, x);
-        if (half_values) store(m.half_weights.data + r * TILE + j, x);
+        const Floats x = exp2(load(s + j) * times - zero);
+        added += x;
+        if (half_values)
+          store(m.half_weights.data + r * TILE + j, x);
+        else
+          store(s + j, x);
       }
-      m.keep.data[r] = old == top ? 1.0f : exp(old - top);
-      m.sums.data[r] = m.sums.data[r] * m.keep.data[r] + penstock::sum(sum);
+      m.keep.data[r] = old == top ? 1.0f : exp2(old - zero);
+      store(sums, load(sums) * m.keep.data[r] + added);
       m.tops.data[r] = top;
     }
+  }
+
+  static float top_of(const float* s, int n) {
+    Floats tops = load(s);
+    for (int j = LANES; j < n; j += LANES) tops = larger(load(s + j), tops);
+    return largest(tops);
   }
 
   // Scale a row's scores, hide what it does not see; the largest of them and of `old`.
@@ -289,6 +303,7 @@ class Worker {
     for (int j = 0; j < n; j += LANES) {
       Floats x = load(s + j) * call.scaling;
       if (call.softcap != 0) x = tanh(x / call.softcap) * call.softcap;
+      x *= LOG2_E;
       if (low > j || high < j + LANES) {
         const Words at = lanes + j;
         x = (at >= low) & (at < high) ? x : all(-INFINITY);
