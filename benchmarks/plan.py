@@ -38,62 +38,6 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Size:
-    """How thorough. `mixed`, `shared`, `tail`, `labels`: rows; `growth`: sizes in rows by model;
-    `slow`: rows of a round for who is slow; `chats` of a round; `service`: rows and rounds by
-    model."""
-
-    rounds: int
-    slow_rounds: int
-    mixed: int
-    shared: int
-    tail: int
-    labels: int
-    per_label: int
-    slow: int
-    chats: int
-    growth: Mapping[str, tuple[int, ...]]
-    service: Mapping[str, tuple[int, int]]
-    vllm: tuple[str, ...]
-    vllm_cached: tuple[str, ...]
-    also: tuple[str, ...]
-
-
-FULL = Size(
-    rounds=3,
-    slow_rounds=1,
-    mixed=256,
-    shared=128,
-    tail=200,
-    labels=128,
-    per_label=6,
-    slow=32,
-    chats=12,
-    growth={"random-40m": (64, 256, 1024, 4096), "penstock-tiny": (64, 256, 1024, 4096)},
-    service={"random-40m": (4096, 1), "penstock-tiny": (4096, 1)},
-    vllm=("vllm-32", "vllm-64"),
-    vllm_cached=("vllm-64-cached",),
-    also=("sorted", "continuous", "llama"),
-)
-QUICK = Size(
-    rounds=2,
-    slow_rounds=1,
-    mixed=96,
-    shared=64,
-    tail=50,
-    labels=48,
-    per_label=2,
-    slow=16,
-    chats=5,
-    growth={"penstock-tiny": (64, 256, 1024)},
-    service={"penstock-tiny": (1024, 1)},
-    vllm=("vllm-64-cached",),  # one engine for all: it takes most of a minute to start
-    vllm_cached=("vllm-64-cached",),
-    also=(),
-)
-
-
-@dataclass(frozen=True, slots=True)
 class Wanted:
     """Names of cells and of contenders; none means all."""
 
@@ -110,6 +54,69 @@ class Wanted:
         ]
 
 
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How thorough. `mixed`, `shared`, `tail`, `labels`: rows; `growth`: sizes in rows by model;
+    `slow`: rows of a round for who is slow; `chats` of a round; `service`: rows and rounds by
+    model; `float32`: what of it is measured in that type, too."""
+
+    models: tuple[str, ...]
+    rounds: int
+    slow_rounds: int
+    mixed: int
+    shared: int
+    tail: int
+    labels: int
+    per_label: int
+    slow: int
+    chats: int
+    growth: Mapping[str, tuple[int, ...]]
+    service: Mapping[str, tuple[int, int]]
+    vllm: tuple[str, ...]
+    vllm_cached: tuple[str, ...]
+    also: tuple[str, ...]
+    float32: Wanted = Wanted()
+
+
+FULL = Size(
+    models=("random-40m", "penstock-tiny"),
+    rounds=3,
+    slow_rounds=1,
+    mixed=256,
+    shared=128,
+    tail=200,
+    labels=128,
+    per_label=6,
+    slow=32,
+    chats=12,
+    growth={"random-40m": (64, 256, 1024, 4096), "penstock-tiny": (64, 256, 1024, 4096)},
+    service={"random-40m": (4096, 1), "penstock-tiny": (4096, 1)},
+    vllm=("vllm-32", "vllm-64"),
+    vllm_cached=("vllm-64-cached",),
+    also=("sorted", "continuous", "llama"),
+)
+QUICK = Size(
+    models=("random-40m",),
+    rounds=1,
+    slow_rounds=1,
+    mixed=96,
+    shared=64,
+    tail=50,
+    labels=48,
+    per_label=2,
+    slow=8,
+    chats=5,
+    growth={"random-40m": (256, 512)},
+    service={"random-40m": (256, 1)},
+    vllm=("vllm-64-cached",),  # one engine for all: it takes most of a minute to start
+    vllm_cached=("vllm-64-cached",),
+    also=(),
+    float32=Wanted(
+        frozenset({"mixed", "shared"}), frozenset({"naive", "vllm-64-cached", "packed"})
+    ),
+)
+
+
 def cells(model: BenchModel, dtype: str, size: Size) -> list[Cell]:
     """In the order in which each round runs them."""
     vocabulary = model.vocabulary
@@ -124,7 +131,7 @@ def cells(model: BenchModel, dtype: str, size: Size) -> list[Cell]:
     for count in size.growth.get(model.name, ()):
         if dtype == "bfloat16":
             made.append(Cell(f"growth-{count}", *_growth(count, model, size)))
-    return made
+    return size.float32.of(made) if dtype == "float32" else made
 
 
 def workers(cells: list[Cell]) -> tuple[str, ...]:
@@ -216,7 +223,7 @@ def _express(size: Size) -> tuple[Entry, ...]:
 def _growth(count: int, model: BenchModel, size: Size) -> tuple[Workload, tuple[Entry, ...]]:
     """The biggest take minutes, so they go once."""
     entries = _entries(("packed",), count, 1 if count > 256 else size.rounds)
-    if count <= 256:
+    if count <= 256 and size.also:
         entries += _entries(size.vllm[-1:], count, 1)
     if count <= 64:
         entries += _entries(("naive",), count, 1)

@@ -57,6 +57,8 @@ def fleet(
         yield workers
     finally:
         for worker in started:
+            worker.ask_to_end()
+        for worker in started:
             worker.close()
 
 

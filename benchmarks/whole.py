@@ -77,7 +77,6 @@ def _service(model: BenchModel, dtype: str, bare: Contender) -> Iterator[httpx2.
         **bare.environment,
         "PENSTOCK_MODEL__QUANTIZATION": QUANTIZATION[dtype],
         "PENSTOCK_MODEL__THREADS": str(bare.options["threads"]),
-        "PENSTOCK_MODEL__MAX_ROWS": str(bare.options["rows"]),
     }
     with (
         stack(str(model.folder.resolve()), **settings) as up,

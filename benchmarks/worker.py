@@ -84,10 +84,14 @@ class Worker:
         self._process.send_signal(signal.SIGSTOP)
         return Answer(**{**answer, "picks": tuple(answer["picks"])})
 
-    def close(self) -> None:
-        """End it. Idempotent."""
+    def ask_to_end(self) -> None:
+        """Idempotent."""
         self._process.send_signal(signal.SIGCONT)
         self._input.close()
+
+    def close(self) -> None:
+        """End it. Idempotent."""
+        self.ask_to_end()
         try:
             self._process.wait(END_LIMIT)
         except subprocess.TimeoutExpired:
