@@ -61,13 +61,16 @@ class ModelSettings(BaseModel):
         "micro-batches, for every model; `auto`: packed where the model passes its probe.",
     )
     max_rows: int | None = Field(
-        default=None, ge=1, le=4096, description="Rows that run at once; by default what fits."
+        default=None,
+        ge=1,
+        le=4096,
+        description="Rows that run at once; by default what fits, at most 128 packed, 64 padded.",
     )
     step_tokens: int | None = Field(
         default=None,
         ge=16,
         le=65_536,
-        description="Packed: tokens of one step; by default what the device likes best.",
+        description="Packed: tokens of one step, 512 by default; fewer let a chat wait for less.",
     )
     kv_tokens: int | None = Field(
         default=None,

@@ -11,8 +11,6 @@ from torch import nn
 
 from models.native.linear import PackedLinear, packable, replace_children, same
 
-ACTIVATIONS = (nn.SiLU, nn.functional.silu)
-
 
 class NativeFeedForward(nn.Module):
     """down(silu(gate(x)) * up(x))."""

@@ -24,7 +24,7 @@ PARTS = frozenset({"self_attn", "mlp", "input_layernorm", "post_attention_layern
 PRODUCTS = ("q_proj", "k_proj", "v_proj", "o_proj")
 NORMS = ("q_norm", "k_norm")
 TRIAL = "penstock_trial"  #: attention while a layer is tried
-KEPT = frozenset({"scaling", "sliding_window"})  #: what a layer tells its attention each time
+TOLD = frozenset({"scaling", "sliding_window"})  #: what a layer tells its attention each time
 
 
 class NativeLayer(nn.Module):
@@ -124,7 +124,7 @@ def _ours(layer: Any) -> NativeLayer | None:
     theirs = _Tried(layer)
     try:
         theirs(torch.zeros(1, 1, size, dtype=layer.self_attn.q_proj.weight.dtype))
-        if not theirs.told.keys() <= KEPT | HARMLESS:
+        if not theirs.told.keys() <= TOLD | HARMLESS:
             return None
         ours = NativeLayer(layer, theirs.told)
         right = same(_Tried(ours), theirs, size, layer.self_attn.q_proj.weight.dtype)

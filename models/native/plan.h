@@ -9,7 +9,7 @@
 
 namespace penstock {
 
-constexpr int QUERIES = 32;  // query rows of a task, about
+constexpr int QUERIES = 32;  // query rows of a task, about; twice as many of a wide one
 
 // See models/packed/layout.py; the arrays outlive the plan.
 struct Layout {

@@ -41,12 +41,13 @@ INLINE Floats load(const uint16_t* p) {
 INLINE Halves to_bf16(Floats x) {
 #ifdef PENSTOCK_DOT_BF16
   return (Halves)_mm512_cvtneps_pbh((__m512)x);
-#endif
+#else
   typedef uint32_t Bits __attribute__((vector_size(64)));
   Bits u = (Bits)x;
   u += 0x7fffu + ((u >> 16) & 1u);  // to nearest, ties to even
   u = x == x ? u >> 16 : Bits{} + 0x7fc0u;
   return __builtin_convertvector(u, Halves);
+#endif
 }
 
 INLINE void store(uint16_t* p, Floats x) { *reinterpret_cast<HalvesAt*>(p) = to_bf16(x); }

@@ -271,7 +271,7 @@ class Worker {
     for (int r = first; r < last; r++) {
       float *s = m.scores.data + r * TILE, *sums = m.sums.data + r * LANES;
       const int low = m.low.data[r] - offset, high = std::min(m.high.data[r] - offset, n);
-      const bool all_seen = low <= 0 && high == round_up(n, LANES) && call.softcap == 0;
+      const bool all_seen = low <= 0 && high == round_up(n, LANES) && call.softcap == 0 && scaling > 0;
       const float old = m.tops.data[r], times = all_seen ? scaling : 1.0f;
       const float top = all_seen ? std::max(old, top_of(s, n) * scaling) : mask(s, n, low, high, old);
       const float zero = top == -INFINITY ? 0.0f : top;  // of a row that sees nothing yet

@@ -86,7 +86,7 @@ class Layout:
             positions=self.positions[self.keep],
             write=self.write[self.keep],
             keep=torch.arange(len(keep), device=self.keep.device),
-            blocks=np.array([0, *ends, len(keep)], dtype=np.int32),
+            blocks=np.array([0, *ends, len(keep)][: len(keep) + 1], dtype=np.int32),
             prefix_start=self.prefix_start[keep],
             prefix_length=self.prefix_length[keep],
             own_start=self.own_start[keep],

@@ -67,7 +67,7 @@ def derive(shape: Shape, wishes: Wishes, device: torch.device, free: int) -> Siz
     """`free`: bytes, once the weights are loaded. Raises ModelError when no useful row fits."""
     rows = wishes.max_rows or ROWS
     all_rows = rows + wishes.express_rows
-    spare = max(0, free - reserve(shape, all_rows, device))
+    spare = max(0, free - reserve(shape, all_rows))
     per_token = shape.bytes_per_token
     tokens = wishes.kv_tokens
     if tokens is None:
@@ -92,7 +92,7 @@ def derive(shape: Shape, wishes: Wishes, device: torch.device, free: int) -> Siz
     return Sizes(tokens, tokens * per_token, rows, min(shape.context, tokens))
 
 
-def reserve(shape: Shape, rows: int, device: torch.device) -> int:
+def reserve(shape: Shape, rows: int) -> int:
     """Bytes kept for a step's activations and for sampling."""
     logits = rows * shape.vocabulary * 4 * LOGITS_COPIES
     return logits + STEP_TOKENS * shape.width * 4 * WIDE_COPIES

@@ -125,7 +125,7 @@ def _attention(
         shape = (1, query.shape[2], query.shape[1], value_size)
         return torch.zeros(shape, dtype=query.dtype, device=query.device), None
     state.store.write(layer, state.layout.write, key[0], value[0])
-    fewer = query.shape[2] < key.shape[2]  # a last layer that computes what is kept
+    fewer = query.shape[2] < key.shape[2]  # NativeLayer, the last one: it goes on with what is kept
     out = state.attend(
         query[0],
         state.store.keys[layer],

@@ -105,12 +105,18 @@ class _Run:
                 self._last[slot] = texts[name][length]
         step = rows.step(StepPlan(chunks=tuple(Chunk(*chunk) for chunk in chunks)), self._last)
         layout = step.layout
-        layout.keep = torch.arange(layout.size, device=self._model.device)
+        wanted, layout.keep = layout.keep, torch.arange(layout.size, device=self._model.device)
         if far is not None:  # what a model does with positions, without a row as long as that
             layout.positions[-1] = far
         logits = self._model.forward(layout, self._store)
-        seen = self._seen(step, chunks, before, far is not None)
+        seen = list(self._seen(step, chunks, before, far is not None))
         for (case, tokens), line in zip(seen, logits, strict=True):
+            yield Sample(case, tokens, line)
+        # Again as steps are run: a last layer may go on with what is kept alone.
+        layout.keep = wanted
+        logits = self._model.forward(layout, self._store)
+        for at, line in zip(wanted.tolist(), logits, strict=True):
+            case, tokens = seen[at]
             yield Sample(case, tokens, line)
         for slot in (*step.read, *(scored.slot for scored in step.scored)):
             rows.release(slot)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -15,6 +17,7 @@ from models.runner import ModelInfo, Purpose, Row, SamplingParams
 from tests.unit.models.families import PACKED, PADDED, Packer, model, packed
 from tests.unit.models.tiny import CONTEXT, alone, greedy, prompts, tokenizer
 
+LABELS = ((20, 21, 22), (20, 21, 23), (20, 30), (40,), (20, 21))
 REASONS = {
     "falcon": "interface",
     "falcon-alibi": "interface",
@@ -73,6 +76,25 @@ def test_built_with_all_that_is_compiled_a_family_answers_as_the_model(
     assert Packer(made).run(rows) == {row.id: alone(own, row) for row in rows}
 
 
+@pytest.mark.parametrize("family", ["llama", "qwen3", "mistral", "gemma2"])
+def test_built_so_it_reads_long_beginnings_and_scores_as_the_model(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(linear, "SMALLEST", 1)
+    info = ModelInfo("tiny", 0, 0, "cpu", "fp32", CONTEXT, "padded")
+    made = build(model(family), tokenizer(), info, Wishes(max_rows=6), speed_up=speedups.apply)
+    own, begin = model(family), tuple(prompts(1)[0] * CONTEXT)[:40]  # read in steps that keep none
+    packer = Packer(made, budget=16)
+    shared = packer.add(Row("begin", begin, SamplingParams(), Purpose.PREFIX))
+    packer.run()
+    part = type(shared)(shared.start, len(begin))
+    row = greedy("row", (*begin, 30, 31), 10)
+    packer.add(row, part)
+    packer.add(Row("scored", (*begin, 50), SamplingParams(), Purpose.SCORE, LABELS), part)
+    assert packer.run()["row"] == alone(own, row)
+    expect_scores(own, (*begin, 50), packer.scores["scored"])
+
+
 @pytest.mark.parametrize("family", ["llama", "mistral", "gemma2", "gpt2"])
 def test_rows_that_share_a_beginning_answer_as_without(family: str) -> None:
     begin, *rest = prompts(5, longest=30)
@@ -91,14 +113,17 @@ def test_rows_that_share_a_beginning_answer_as_without(family: str) -> None:
 @pytest.mark.parametrize("family", ["llama", "mistral", "gemma2", "gpt2"])
 def test_scores_are_the_log_likelihoods_of_unbatched_runs(family: str) -> None:
     prompt, other = prompts(2)
-    labels = ((20, 21, 22), (20, 21, 23), (20, 30), (40,), (20, 21))
     packer = Packer(packed(model(family)))
     packer.add(greedy("beside", other))
     packer.step()
-    packer.add(Row("r", prompt, SamplingParams(), Purpose.SCORE, labels))
+    packer.add(Row("r", prompt, SamplingParams(), Purpose.SCORE, LABELS))
     packer.run()
-    own = model(family)
-    for label, score in zip(labels, packer.scores["r"], strict=True):
+    expect_scores(model(family), prompt, packer.scores["r"])
+
+
+def expect_scores(own: Any, prompt: tuple[int, ...], scores: tuple[float, ...]) -> None:
+    """Those of LABELS after a prompt, each run alone."""
+    for label, score in zip(LABELS, scores, strict=True):
         with torch.inference_mode():
             logs = own(torch.tensor([prompt + label])).logits[0].log_softmax(-1)
         wanted = sum(logs[len(prompt) - 1 + at, token] for at, token in enumerate(label))

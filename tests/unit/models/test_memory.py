@@ -23,7 +23,7 @@ def test_a_gpu_with_room_gets_all_rows_and_an_arena_within_its_share() -> None:
     sizes = derive(SEVEN, Wishes(), CUDA, 64 * GIB)
     assert SEVEN.bytes_per_token == 2**19
     assert (sizes.max_rows, sizes.longest) == (128, 4096)
-    room = 64 * GIB - reserve(SEVEN, 136, CUDA)
+    room = 64 * GIB - reserve(SEVEN, 136)
     assert 0.84 * room < sizes.kv_bytes <= 0.85 * room
     assert sizes.kv_bytes == sizes.kv_tokens * 2**19
 

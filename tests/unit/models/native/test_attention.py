@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from models.native import build
 from models.native.attention import NativeAttention, load
 from models.native.library import declare
+from models.packed import torch_attention
 from models.packed.layout import Layout
 from tests.unit.models.native.layouts import Block, lay_out, layouts, reference
+from tests.unit.models.packed.layouts import ARENA, steps
 
 FAR = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 SIZES = (16, 64, 80, 128, 7, 33)
@@ -141,6 +143,32 @@ def test_tensors_that_do_not_fit_are_refused(native: ctypes.CDLL) -> None:
             NativeAttention(native)(query, keys, values, layout, scaling=1.0)
 
 
+@pytest.mark.parametrize("window", [None, 7])
+@pytest.mark.parametrize("dtype", FAR)
+def test_tokens_that_are_kept_see_alone_what_they_see_in_company(
+    native: ctypes.CDLL, dtype: torch.dtype, window: int | None
+) -> None:
+    attend = NativeAttention(native)
+    for seed in range(4):
+        keys, values = torch.randn(2, 2, ARENA, 64).to(dtype)
+        for layout in steps(seed):
+            query = torch.randn(layout.size, 4, 64).to(dtype).transpose(0, 1)
+            whole = attend(query, keys, values, layout, scaling=0.125, window=window)
+            few = query[:, layout.keep]
+            alone = attend(few, keys, values, layout.kept(), scaling=0.125, window=window)
+            torch.testing.assert_close(alone, whole[layout.keep], atol=FAR[dtype], rtol=0.0)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_step_that_keeps_nothing_says_nothing(native: ctypes.CDLL, compiled: bool) -> None:
+    attend = NativeAttention(native) if compiled else torch_attention.attend
+    layout, positions = lay_out([Block(0, 9, 0), Block(0, 5, 0)], [20])
+    layout.keep = torch.zeros(0, dtype=torch.int64)
+    arena = torch.randn(2, positions, 64)
+    out = attend(torch.zeros(4, 0, 64), arena, arena, layout.kept(), scaling=0.125)
+    assert out.shape == (0, 4, 64)
+
+
 def test_half_precision_is_left_to_torch(native: ctypes.CDLL) -> None:
     layout, positions = lay_out([Block(10, 1), Block(0, 7)], [])
     attend = load()
@@ -163,7 +191,14 @@ def test_the_code_for_any_cpu_says_the_same(native: ctypes.CDLL, tmp_path: Path)
     for dtype in FAR:
         for size in SIZES:
             layout, positions = lay_out(blocks, [130])
-            difference = far(
-                attend, layout, positions, dtype, sizes=(size, size), window=90, softcap=20.0
-            )
-            assert difference < FAR[dtype]
+            for window, softcap in ((90, 20.0), (None, None)):
+                difference = far(
+                    attend,
+                    layout,
+                    positions,
+                    dtype,
+                    sizes=(size, size),
+                    window=window,
+                    softcap=softcap,
+                )
+                assert difference < FAR[dtype]
