@@ -26,7 +26,7 @@ BULK, EXPRESS = EngineLane.BULK, EngineLane.EXPRESS
 #: Steps of a smaller engine before it tries to grow again: when it fails, every row starts anew.
 RECOVER_AFTER = 500
 #: Seconds after a chat in which bulk's steps are a quarter as long: the next one waits for less.
-EXPRESS_LINGERS = 5.0
+EXPRESS_LINGERS = 60.0
 #: A row that runs out of memory by itself with no more tokens than this will not do with less.
 LEAST_STEP = 16
 
@@ -102,7 +102,7 @@ class PackedScheduler:
             return draft.plan(drop, before)
         self._bulk_is_due = False
         if now < self._express_until:
-            room = min(room, max(room - 3 * step // 4, LEAST_STEP))
+            room = min(room, max(room - 3 * step // 4, step // 16))
         draft.budget = max(room, draft.tokens)
         self._fill(draft, BULK, lanes if express_is_placed else set(), now)
         if not len(self._live) and now >= self._hold_until:

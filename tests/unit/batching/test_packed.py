@@ -122,7 +122,7 @@ def test_after_a_chat_steps_of_bulk_are_short_for_a_while() -> None:
     driven.add("bulk", prompt=(2,) * 200)
     assert chunks(driven.step(1.0)) == {"bulk": 31}
     assert chunks(driven.step(1.0)) == {"bulk": 31}
-    assert chunks(driven.step(9.0))["bulk"] > 60
+    assert chunks(driven.step(61.1))["bulk"] > 60
 
 
 def test_a_long_chat_prompt_is_read_in_every_step() -> None:
