@@ -67,7 +67,7 @@ def main(
         return found
 
     for one in models:
-        for kind in DTYPES if one.name in size.models else ():
+        for kind in DTYPES if model or one.name in size.models else ():
             if dtype in ("", kind):
                 _group(one, kind, size, missing, wanted, results, say)
                 write()  # what there is by now, should the rest be cut off

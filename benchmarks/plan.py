@@ -112,7 +112,10 @@ QUICK = Size(
     vllm_cached=("vllm-64-cached",),
     also=(),
     float32=Wanted(
-        frozenset({"mixed", "shared"}), frozenset({"naive", "vllm-64-cached", "packed"})
+        frozenset({"mixed", "shared", "labels"}),
+        frozenset(
+            {"naive", "vllm-64-cached", "packed", "packed-score", "packed-mask", "per-label"}
+        ),
     ),
 )
 

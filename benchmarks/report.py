@@ -133,9 +133,11 @@ def _first_token(summary: Summary, place: tuple[str, str]) -> str:
     idle, busy = (summary.first_token(place, f"packed-{when}") for when in ("idle", "busy"))
     if idle is None or busy is None:
         return ""
+    lone = summary.first_token(place, "packed-busy", chat="0") or busy
     return (
         f"A chat's first token: {1e3 * idle:.1f} ms on an idle engine, {1e3 * busy:.1f} ms while"
-        f" bulk fills it ({busy / idle:.2f} times)."
+        f" bulk fills it ({busy / idle:.2f} times); of the first chat after a silence"
+        f" {1e3 * lone:.1f} ms ({lone / idle:.2f} times)."
     )
 
 

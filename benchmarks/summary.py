@@ -83,14 +83,14 @@ class Summary:
         values = [s.answer.figures[name] for s in runs if name in s.answer.figures]
         return statistics.median(values) if values else None
 
-    def first_token(self, place: tuple[str, str], contender: str) -> float | None:
-        """Median seconds to the first token of a chat."""
+    def first_token(self, place: tuple[str, str], contender: str, chat: str = "") -> float | None:
+        """Median seconds to the first token of a chat; `chat`: the number of one in each round."""
         times = [
             seconds
             for s in self._of(place, "express")
             if s.contender == contender
             for name, seconds in s.answer.figures.items()
-            if name.startswith("ttft_")
+            if (name == f"ttft_{chat}" if chat else name.startswith("ttft_"))
         ]
         return statistics.median(times) if times else None
 
