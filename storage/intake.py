@@ -1,8 +1,8 @@
 """A job into the database: batch, shards and requests in the caller's transaction, by COPY.
 
 Memory does not grow with the number of prompts. Knows nothing of what a prompt means: the caller
-says which cannot run, and they get their failed outcome here. Prompts of like length share a shard,
-so that micro-batches cut from a few shards are padded as little as if cut from the whole job.
+says which cannot run, and they get their failed outcome here. Neighboring shards hold prompts of
+like lengths, so that micro-batches cut from a few are padded little, and each short and long ones.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from math import isqrt
 
 from sqlalchemy import Connection, insert, literal, select, text
@@ -26,6 +27,7 @@ from storage.text import all_storable, require_storable, storable
 #: Prompts of one COPY, which are sorted by length together, and about the most bytes of them.
 _COPY_PROMPTS = 128 * SHARD_SIZE
 _COPY_BYTES = 16 << 20
+_STRETCHES = 4  #: of like length in a shard
 
 _REQUESTS = "requests (batch_id, position, shard_id, state, messages)"
 _RESULTS = "results (batch_id, position, error_code, error_message)"
@@ -142,8 +144,7 @@ def _store_chunk(conn: Connection, batch: NewBatch, chunk: list[_Encoded]) -> in
     fit = [prompt for prompt in chunk if prompt.code is None]
     fit.sort(key=lambda prompt: len(prompt.messages))
     ordered = fit + unfit  # the unfit need a shard, too, but no place among like lengths
-    shares = [ordered[start : start + SHARD_SIZE] for start in range(0, len(ordered), SHARD_SIZE)]
-    shares = _evenly_paced(shares)
+    shares = _evenly_paced(_shares(ordered))
     ids = list(conn.execute(_SHARD_IDS, {"count": len(shares)}).scalars())
     copy_rows(conn, _REQUESTS, _request_lines(batch.id, zip(ids, shares, strict=True)))
     open_requests = [sum(prompt.code is None for prompt in share) for share in shares]
@@ -167,9 +168,17 @@ def _store_chunk(conn: Connection, batch: NewBatch, chunk: list[_Encoded]) -> in
     return len(unfit)
 
 
+def _shares(ordered: list[_Encoded]) -> list[list[_Encoded]]:
+    """Each has a stretch from every part of the order: all lengths, and many of each alike."""
+    size = SHARD_SIZE // _STRETCHES
+    stretches = [ordered[start : start + size] for start in range(0, len(ordered), size)]
+    count = -(-len(stretches) // _STRETCHES)
+    return [list(chain.from_iterable(stretches[n::count])) for n in range(count)]
+
+
 def _evenly_paced(shares: list[list[_Encoded]]) -> list[list[_Encoded]]:
-    """Shards in order of length, as several sweeps up and down: neighbors stay alike, and a job's
-    pace so far tells how long the rest will take."""
+    """From the shortest to the longest, as several sweeps up and down: neighbors stay alike, and a
+    job's pace so far tells how long the rest will take."""
     sweeps = max(1, isqrt(len(shares)) // 2)
     ordered: list[list[_Encoded]] = []
     for sweep in range(sweeps):

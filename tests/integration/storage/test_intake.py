@@ -64,22 +64,28 @@ def test_a_shard_carries_the_jobs_parameters_and_system_prompt(database: Databas
     assert stored.metadata == {"run": "7"}
 
 
-def test_prompts_of_like_length_share_a_shard(database: Database) -> None:
+def test_a_shard_holds_short_and_long_prompts_and_its_neighbors_like_ones(
+    database: Database,
+) -> None:
     lengths = [(number * 7919) % 2_000 for number in range(20 * SHARD_SIZE)]
     prompts = (NewPrompt((("user", "x" * length),)) for length in lengths)
     with database.begin() as conn:
         intake.create_batch(conn, jobs.new_batch(), prompts)
 
-    spans = []
-    for shard in jobs.claim(database, limit=20):
-        of_shard = [lengths[request.position] for request in shard.requests]
-        spans.append((min(of_shard), max(of_shard)))
+    shards = [
+        sorted(lengths[request.position] for request in shard.requests)
+        for shard in jobs.claim(database, limit=20)
+    ]
 
-    assert len(spans) == 20
-    assert all(low[1] <= high[0] for low, high in itertools.pairwise(sorted(spans)))
+    assert len(shards) == 20
+    assert all(shard[0] < 500 and shard[-1] >= 1_500 for shard in shards)
+    # A micro-batch that is cut from three of them spans a small part of all lengths.
+    for three in zip(shards, shards[1:], shards[2:], strict=False):
+        together = sorted(itertools.chain.from_iterable(three))
+        assert all(together[at + 47] - together[at] < 250 for at in range(0, 192, 48))
     # Half of the job is about half of the work.
-    first, second = (sum(high for _, high in half) for half in (spans[:10], spans[10:]))
-    assert 0.8 < first / second < 1.25
+    first, second = (sum(map(sum, half)) for half in (shards[:10], shards[10:]))
+    assert 0.9 < first / second < 1.1
 
 
 @pytest.mark.parametrize("size", [1, SHARD_SIZE, SHARD_SIZE + 1, 128 * SHARD_SIZE + 1])

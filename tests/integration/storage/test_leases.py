@@ -54,7 +54,7 @@ def test_a_claim_of_several_keeps_the_order(database: Database) -> None:
     claimed = jobs.claim(database, limit=5)
 
     assert [shard.batch_id for shard in claimed] == [high.id, high.id, low.id]
-    assert sorted(len(shard.requests) for shard in claimed[:2]) == [1, SHARD_SIZE]
+    assert sum(len(shard.requests) for shard in claimed[:2]) == SHARD_SIZE + 1
 
 
 def test_lanes_and_models_do_not_mix(database: Database) -> None:
