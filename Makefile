@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 EXTRAS := server,engine,embedded,demo,dev
-JOBS   := 3
+JOBS   := 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up test check bench docs migrate clean

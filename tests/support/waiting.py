@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 
-def until(what: str, condition: Callable[[], bool], timeout: float = 40) -> None:
+def until(what: str, condition: Callable[[], bool], timeout: float = 80) -> None:
     """Poll a condition of the real system; the test fails when it does not come."""
     deadline = time.monotonic() + timeout
     while not condition():

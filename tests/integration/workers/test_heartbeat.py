@@ -89,10 +89,13 @@ def test_a_heartbeat_extends_the_lease_and_shows_the_figures(
         with database.begin() as conn:
             return bool(conn.execute(query).scalar_one() > before)
 
+    def shown() -> bool:
+        with database.begin() as conn:
+            (worker,) = fleet.workers(conn)
+        return worker.stats == {"busy": True}
+
     until("the lease is extended", extended)
-    with database.begin() as conn:
-        (worker,) = fleet.workers(conn)
-    assert worker.stats == {"busy": True}
+    until("the figures are shown", shown)
 
 
 def test_a_shard_of_another_epoch_leaves_the_engine(
