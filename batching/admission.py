@@ -39,8 +39,11 @@ class Admission:
         if sequence.isolated:
             return self._enter(sequence, queue, draft, None, 0)
         # A chat's region is kept for its next turn, so it has to be in one piece.
-        shares = sequence.lane is EngineLane.BULK or request.n > 1
-        prefix, known = self._memory.prefixes.match(request.prompt, to_copy=not shares)
+        express = sequence.lane is EngineLane.EXPRESS
+        shares = not express or request.n > 1
+        prefix, known = self._memory.prefixes.match(
+            request.prompt, to_copy=not shares, express=express
+        )
         if prefix is not None and not prefix.ready:
             return False
         if shares and self._lead(sequence, queue, draft, prefix, known):
@@ -110,7 +113,7 @@ class Admission:
                 row=Row(f"#prefix{self._prefixes_read}", tokens, SamplingParams(), Purpose.PREFIX),
                 place=place,
                 sequence=sequence,
-                prefix=memory.prefixes.add(tokens, place.own),
+                prefix=memory.prefixes.add(tokens, place.own, express=lane is EngineLane.EXPRESS),
                 unread=length - known,
             )
         )

@@ -25,6 +25,7 @@ class Prefix:
     ready: bool = False  #: may be shared
     written: bool = False  #: may be copied
     paid: bool = False  #: a row has been charged for reading it
+    express: bool = False  #: is read in the express lane's turn
 
 
 class Prefixes:
@@ -39,21 +40,25 @@ class Prefixes:
         self._idle: OrderedDict[Prefix, None] = OrderedDict()  #: the latest used last
         self.idle_tokens = 0
 
-    def match(self, prompt: Tokens, *, to_copy: bool) -> tuple[Prefix | None, int]:
+    def match(
+        self, prompt: Tokens, *, to_copy: bool, express: bool = False
+    ) -> tuple[Prefix | None, int]:
         """The one that begins like a prompt for the most tokens, and how many. At least the
-        prompt's last token is left to read."""
+        prompt's last token is left to read. An express row is never told to wait for one that
+        bulk still reads."""
         best, most = None, len(prompt) - 1
         known = self._least - 1
         for prefix in self._bucket(prompt):
-            if prefix.written or not to_copy:
+            in_time = prefix.ready or prefix.express or not express
+            if prefix.written or (in_time and not to_copy):
                 length = common_length(prefix.tokens, prompt, most)
                 if length > known:
                     best, known = prefix, length
         return (best, known) if best is not None else (None, 0)
 
-    def add(self, tokens: Tokens, region: Region) -> Prefix:
+    def add(self, tokens: Tokens, region: Region, *, express: bool = False) -> Prefix:
         """One that is to be read, by its first user."""
-        prefix = Prefix(tokens, region)
+        prefix = Prefix(tokens, region, express=express)
         self._index.setdefault(tokens[: self._least], []).append(prefix)
         return prefix
 

@@ -235,6 +235,18 @@ def test_answers_to_one_prompt_share_all_of_it_but_the_last_token() -> None:
     assert {(row.id, row.branch) for row in rows} == {("chat", 0), ("chat#1", 1), ("chat#2", 2)}
 
 
+def test_express_does_not_wait_for_a_beginning_that_bulk_still_reads() -> None:
+    common = tuple(range(1_000, 1_200))
+    driven = Driven()
+    driven.add_group(3, common=common)
+    driven.step()
+    driven.add("chat", "express", prompt=common[:20], n=2)
+    admitted = driven.step().admit
+    assert [(row.purpose, row.prompt) for row in admitted[:1]] == [(Purpose.PREFIX, common[:19])]
+    assert [row.id for row in admitted[1:]] == ["chat"]
+    driven.finish()
+
+
 def test_the_next_turn_of_a_chat_copies_what_is_left_of_the_last_one() -> None:
     driven = Driven()
     driven.add("turn1", "express", prompt=COMMON)

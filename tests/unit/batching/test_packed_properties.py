@@ -147,16 +147,16 @@ class PackedMachine(RuleBasedStateMachine):
             return
         load = self.scheduler.load()
         is_free = load.waiting[EXPRESS] > 0 and load.running[EXPRESS] < self.config.express_rows
-        lanes = {self.lane_of(plan, chunk.id) for chunk in plan.chunks}
+        lanes = {self.lane_of(chunk.id) for chunk in plan.chunks}
         excused = self.failed or self.now < self.held_until or self.isolation()
         self.passed_over = 0 if excused or not is_free or EXPRESS in lanes else self.passed_over + 1
         assert self.passed_over <= 1
 
-    def lane_of(self, plan: StepPlan, id: str) -> EngineLane:
-        sequence = self.scheduler.find(id)
-        if sequence is not None:
-            return sequence.lane
-        return EXPRESS if plan.decode is not None else BULK
+    def lane_of(self, id: str) -> EngineLane:
+        """A prefix has the lane of the row that it is read for."""
+        live = self.scheduler._live.find(id)
+        assert live is not None
+        return live.lane
 
     def isolation(self) -> bool:
         """Somebody is or has to be alone."""
