@@ -56,12 +56,14 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How thorough. `mixed`, `shared`, `tail`, `labels`: rows; `growth`: sizes in rows by model;
-    `slow`: rows of a round for who is slow; `chats` of a round; `service`: rows and rounds by
-    model; `float32`: what of it is measured in that type, too."""
+    """How thorough. `close_rounds`: of ours and vLLM, who are nearly as fast; `mixed`, `shared`,
+    `tail`, `labels`: rows; `growth`: sizes in rows by model; `slow`: rows of a round for who is
+    slow; `chats` of a round; `service`: rows and rounds by model; `float32`: what of it is measured
+    in that type, too."""
 
     models: tuple[str, ...]
     rounds: int
+    close_rounds: int
     slow_rounds: int
     mixed: int
     shared: int
@@ -81,6 +83,7 @@ class Size:
 FULL = Size(
     models=("random-40m", "penstock-tiny"),
     rounds=3,
+    close_rounds=5,
     slow_rounds=1,
     mixed=256,
     shared=128,
@@ -90,7 +93,7 @@ FULL = Size(
     slow=32,
     chats=12,
     growth={"random-40m": (64, 256, 1024, 4096), "penstock-tiny": (64, 256, 1024, 4096)},
-    service={"random-40m": (4096, 1), "penstock-tiny": (4096, 1)},
+    service={"random-40m": (4096, 2), "penstock-tiny": (4096, 2)},
     vllm=("vllm-32", "vllm-64"),
     vllm_cached=("vllm-64-cached",),
     also=("sorted", "continuous", "llama"),
@@ -98,6 +101,7 @@ FULL = Size(
 QUICK = Size(
     models=("random-40m",),
     rounds=1,
+    close_rounds=1,
     slow_rounds=1,
     mixed=96,
     shared=64,
@@ -168,13 +172,14 @@ def _slow(size: Size) -> list[Entry]:
 
 
 def _mixed(size: Size) -> tuple[Entry, ...]:
-    fast = _entries((*size.vllm, "torch", "packed"), size.mixed, size.rounds)
-    return (*fast, *_slow(size))
+    close = _entries((*size.vllm, "packed"), size.mixed, size.close_rounds)
+    return (*close, _entry("torch", size.mixed, size.rounds), *_slow(size))
 
 
 def _shared(size: Size) -> tuple[Entry, ...]:
     plain = tuple(name for name in size.vllm[-1:] if name not in size.vllm_cached)
-    fast = _entries((*size.vllm_cached, "torch", "packed"), size.shared, size.rounds)
+    close = _entries((*size.vllm_cached, "packed"), size.shared, size.close_rounds)
+    fast = [*close, _entry("torch", size.shared, size.rounds)]
     slow = _entries(
         ("naive", *(n for n in ("continuous",) if n in size.also), "padded"),
         max(8, size.slow // 2),

@@ -78,7 +78,8 @@ def _head(report: Report) -> str:
         "Written by `make bench`" + (" (`QUICK=1`: smaller, noisier)" if report.quick else "") + ","
         f" which took {report.minutes:.0f} minutes. All contenders run in one program, one at a"
         " time, in interleaved rounds; figures are medians of the rounds, with the lowest and the"
-        " highest. Each has the same weights, prompts and forced lengths, decodes greedily, and"
+        " highest, and what must hold is the median of the quotients within"
+        " rounds. Each has the same weights, prompts and forced lengths, decodes greedily, and"
         " uses the same number of threads and the same allocator. A slow contender gets another"
         " part of the workload in each round. Compare figures of one run, not of two machines.",
         _table(("machine", ""), report.machine.items()),

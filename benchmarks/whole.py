@@ -41,7 +41,9 @@ class Whole:
 
     @property
     def ratio(self) -> float:
-        return statistics.median(self.service) / statistics.median(self.bare)
+        """Median of the quotients within rounds."""
+        pairs = zip(self.service, self.bare, strict=True)
+        return statistics.median(served / alone for served, alone in pairs)
 
 
 def measure(

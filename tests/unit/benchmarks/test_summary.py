@@ -33,7 +33,8 @@ def need(found: Summary, key: str) -> Requirement:
 
 
 def test_a_rate_is_the_median_of_the_rounds_with_its_spread() -> None:
-    found = summary(*(sample("mixed", "naive", rate) for rate in (90, 110, 100)))
+    rates = (90, 110, 100)
+    found = summary(*(sample("mixed", "naive", rate, n) for n, rate in enumerate(rates)))
     spread = found.rate(PLACE, "mixed", "naive")
     assert spread is not None
     assert (spread.median, spread.low, spread.high, spread.rounds) == (100, 90, 110, 3)
@@ -49,6 +50,20 @@ def test_ours_is_compared_with_the_better_of_vllm() -> None:
     assert need(found, "mixed.packed/vllm").measured == 1.25
     assert need(found, "mixed.packed/vllm").holds
     assert need(found, "mixed.packed/naive").measured == 10
+
+
+def test_a_round_in_which_the_machine_is_slow_is_compared_with_itself() -> None:
+    rounds = [(1_000, 800), (500, 400), (1_100, 900)]
+    found = summary(
+        *(
+            sample("mixed", name, rate, number)
+            for number, pair in enumerate(rounds)
+            for name, rate in zip(("packed", "vllm-64"), pair, strict=True)
+        ),
+        sample("mixed", "naive", 125, 1),
+    )
+    assert need(found, "mixed.packed/vllm").measured == 1.25
+    assert need(found, "mixed.packed/naive").measured == 4
 
 
 def test_a_ratio_without_a_rival_is_neither_held_nor_broken() -> None:

@@ -12,6 +12,7 @@ from models.packed.build import build
 from models.packed.memory import Wishes
 from models.packed.model import Unpackable
 from models.packed.probe import Probe
+from models.packed.runner import PackedRunner
 from models.packed.torch_attention import attend
 from models.runner import ModelInfo, Purpose, Row, SamplingParams
 from tests.unit.models.families import PACKED, PADDED, Packer, model, packed
@@ -64,13 +65,18 @@ def test_greedy_tokens_are_the_unbatched_ones_while_rows_join_and_leave(family: 
     assert packer.run() == {row.id: alone(own, row) for row in rows}
 
 
+def compiled(family: str, monkeypatch: pytest.MonkeyPatch) -> PackedRunner:
+    """As the worker builds it, with every layer compiled however small."""
+    monkeypatch.setattr(linear, "SMALLEST", 1)
+    info = ModelInfo("tiny", 0, 0, "cpu", "fp32", CONTEXT, "padded")
+    return build(model(family), tokenizer(), info, Wishes(max_rows=6), speed_up=speedups.apply)
+
+
 @pytest.mark.parametrize("family", PACKED)
 def test_built_with_all_that_is_compiled_a_family_answers_as_the_model(
     family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(linear, "SMALLEST", 1)
-    info = ModelInfo("tiny", 0, 0, "cpu", "fp32", CONTEXT, "padded")
-    made = build(model(family), tokenizer(), info, Wishes(max_rows=6), speed_up=speedups.apply)
+    made = compiled(family, monkeypatch)
     rows = [greedy(f"r{number}", prompt, 10) for number, prompt in enumerate(prompts(6))]
     own = model(family)
     assert Packer(made).run(rows) == {row.id: alone(own, row) for row in rows}
@@ -80,11 +86,8 @@ def test_built_with_all_that_is_compiled_a_family_answers_as_the_model(
 def test_built_so_it_reads_long_beginnings_and_scores_as_the_model(
     family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(linear, "SMALLEST", 1)
-    info = ModelInfo("tiny", 0, 0, "cpu", "fp32", CONTEXT, "padded")
-    made = build(model(family), tokenizer(), info, Wishes(max_rows=6), speed_up=speedups.apply)
     own, begin = model(family), tuple(prompts(1)[0] * CONTEXT)[:40]  # read in steps that keep none
-    packer = Packer(made, budget=16)
+    packer = Packer(compiled(family, monkeypatch), budget=16)
     shared = packer.add(Row("begin", begin, SamplingParams(), Purpose.PREFIX))
     packer.run()
     part = type(shared)(shared.start, len(begin))
