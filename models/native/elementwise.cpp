@@ -57,18 +57,15 @@ struct Heads {
   int64_t heads;
 };
 
-// Each number turns with the one half a head further: x cos - y sin, y cos + x sin.
+// Each number of a head turns with the one half a head further: x cos - y sin, y cos + x sin.
+// `to` may be `from`.
 template <typename T>
-static void rotate(const Heads& h, int64_t t, const T* cos, const T* sin, int64_t size) {
+static void rotate(const T* from, T* to, const T* cos, const T* sin, int64_t size) {
   const int64_t half = size / 2;
-  for (int64_t i = 0; i < h.heads; i++) {
-    const T* from = static_cast<const T*>(h.from) + t * h.token + i * h.head;
-    T* to = static_cast<T*>(h.to) + (t * h.heads + i) * size;
-    for (int64_t d = 0; d < half; d += LANES) {
-      const Floats x = load(from + d), y = load(from + half + d);
-      store(to + d, x * load(cos + d) - y * load(sin + d));
-      store(to + half + d, y * load(cos + half + d) + x * load(sin + half + d));
-    }
+  for (int64_t d = 0; d < half; d += LANES) {
+    const Floats x = load(from + d), y = load(from + half + d);
+    store(to + d, x * load(cos + d) - y * load(sin + d));
+    store(to + half + d, y * load(cos + half + d) + x * load(sin + half + d));
   }
 }
 
@@ -77,7 +74,41 @@ static void rotary(const Heads* both, const T* cos, const T* sin, int64_t tokens
   const int64_t numbers = tokens * (both[0].heads + both[1].heads) * size;
 #pragma omp parallel for num_threads(threads) if (numbers > SMALL)
   for (int64_t t = 0; t < tokens; t++)
-    for (int i = 0; i < 2; i++) rotate(both[i], t, cos + t * size, sin + t * size, size);
+    for (int i = 0; i < 2; i++)
+      for (int64_t h = 0; h < both[i].heads; h++) {
+        const T* from = static_cast<const T*>(both[i].from) + t * both[i].token + h * both[i].head;
+        T* to = static_cast<T*>(both[i].to) + (t * both[i].heads + h) * size;
+        rotate(from, to, cos + t * size, sin + t * size, size);
+      }
+}
+
+// A step's tokens between their product and attention.
+struct Tokens {
+  void* both;  // [tokens, query_heads + 2 heads, size]: queries, keys, values
+  const void *cos, *sin;  // [tokens, size]
+  const int64_t* where;   // [tokens]
+  void *keys, *values;    // [heads, positions, size]
+  int64_t tokens, query_heads, heads, size, positions;
+  int64_t key_head, key_position, value_head, value_position;  // strides, in elements
+};
+
+// Queries turn where they are; keys and values go to their places.
+template <typename T>
+static void place(const Tokens& s, int threads) {
+  const int64_t row = (s.query_heads + 2 * s.heads) * s.size;
+#pragma omp parallel for num_threads(threads) if (s.tokens * row > SMALL)
+  for (int64_t t = 0; t < s.tokens; t++) {
+    const T *cos = static_cast<const T*>(s.cos) + t * s.size, *sin = static_cast<const T*>(s.sin) + t * s.size;
+    T* query = static_cast<T*>(s.both) + t * row;
+    const T *key = query + s.query_heads * s.size, *value = key + s.heads * s.size;
+    T* to_key = static_cast<T*>(s.keys) + s.where[t] * s.key_position;
+    T* to_value = static_cast<T*>(s.values) + s.where[t] * s.value_position;
+    for (int64_t h = 0; h < s.query_heads; h++) rotate(query + h * s.size, query + h * s.size, cos, sin, s.size);
+    for (int64_t h = 0; h < s.heads; h++) {
+      rotate(key + h * s.size, to_key + h * s.key_head, cos, sin, s.size);
+      memcpy(to_value + h * s.value_head, value + h * s.size, s.size * sizeof(T));
+    }
+  }
 }
 
 struct Rows {
@@ -172,6 +203,14 @@ int penstock_write(const penstock::Rows* both, const int64_t* where, int64_t hea
     if (where[t] < 0 || where[t] >= positions) return 1;
   bf16 ? penstock::write<uint16_t>(both, where, heads, tokens, threads)
        : penstock::write<float>(both, where, heads, tokens, threads);
+  return 0;
+}
+
+// Half a head is a multiple of 16. Not 0: a place is not in the arena, and nothing is done.
+int penstock_place(const penstock::Tokens* step, int bf16, int threads) {
+  for (int64_t t = 0; t < step->tokens; t++)
+    if (step->where[t] < 0 || step->where[t] >= step->positions) return 1;
+  bf16 ? penstock::place<uint16_t>(*step, threads) : penstock::place<float>(*step, threads);
   return 0;
 }
 

@@ -4,6 +4,7 @@ numbers, or hands its attention something else, is left alone."""
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,8 +18,10 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from models.native.feed_forward import NativeFeedForward
 from models.native.linear import PackedLinear, packable, replace_children, same
 from models.native.norm import NativeNorm
+from models.native.placing import NativePlacing
 from models.native.rotary import NAME as ROTARY
-from models.packed.model import HARMLESS, kept
+from models.native.rotary import NativeRotary, Pair
+from models.packed.model import HARMLESS, Running, running
 
 PARTS = frozenset({"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"})
 PRODUCTS = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -30,7 +33,7 @@ TOLD = frozenset({"scaling", "sliding_window"})  #: what a layer tells its atten
 class NativeLayer(nn.Module):
     """h = x + o(attend(rotate(q, k, v = qkv(norm(x))))), then h + down(gate(norm(h)))."""
 
-    def __init__(self, layer: Any, told: dict[str, Any]) -> None:
+    def __init__(self, layer: Any, told: dict[str, Any], library: ctypes.CDLL) -> None:
         super().__init__()
         attention = layer.self_attn
         self.head_dim: int = attention.head_dim
@@ -47,6 +50,8 @@ class NativeLayer(nn.Module):
         self._sizes = [getattr(attention, name).out_features for name in PRODUCTS[:3]]
         self._is_last = attention.layer_idx == attention.config.num_hidden_layers - 1
         self._rotary = getattr(sys.modules[type(attention).__module__], ROTARY)
+        plain = isinstance(self._rotary, NativeRotary) and self.q_norm is None
+        self._place = NativePlacing(library) if plain else None
 
     def forward(
         self,
@@ -55,47 +60,70 @@ class NativeLayer(nn.Module):
         position_ids: torch.Tensor | None = None,
         past_key_values: None = None,
         use_cache: bool | None = False,
-        position_embeddings: tuple[torch.Tensor, torch.Tensor] | None = None,
+        position_embeddings: Pair | None = None,
         **others: Any,
     ) -> torch.Tensor:
         """[1, T, hidden] to the same; of the last layer, only those that are kept mean anything.
         Raises ValueError for what packed steps do without."""
         if past_key_values is not None or position_embeddings is None:
             raise ValueError("a compiled layer keeps no cache, and needs rotary positions")
-        heads = (*hidden_states.shape[:2], -1, self.head_dim)
-        both = self.qkv(self.input_layernorm.forward(hidden_states)).split(self._sizes, dim=-1)
-        query, key, value = (one.view(heads) for one in both)
-        attention = self.self_attn
-        if self.q_norm is not None and self.k_norm is not None:
-            query, key = self.q_norm(query), self.k_norm(key)
-        query, key = self._rotary(query.transpose(1, 2), key.transpose(1, 2), *position_embeddings)
-        residual = hidden_states
-        keep = kept() if self._is_last else None
-        if keep is not None:
-            query, residual = query[:, :, keep], residual[:, keep]
-        attend = ALL_ATTENTION_FUNCTIONS[attention.config._attn_implementation]
-        seen, _ = attend(
-            attention,
-            query,
-            key,
-            value.transpose(1, 2),
-            attention_mask,
-            dropout=0.0,
-            scaling=self.scaling,
-            sliding_window=self.sliding_window,
-            **others,
-        )
+        qkv = self.qkv(self.input_layernorm.forward(hidden_states))
+        step = running()
+        keep = step.kept() if step is not None and self._is_last else None
+        seen = self._placed(qkv, position_embeddings, step, keep) if step is not None else None
+        if seen is None:
+            query, key, value = self._turned(qkv, position_embeddings)
+            attend = ALL_ATTENTION_FUNCTIONS[self.self_attn.config._attn_implementation]
+            seen, _ = attend(
+                self.self_attn,
+                query if keep is None else query[:, :, keep],
+                key,
+                value,
+                attention_mask,
+                dropout=0.0,
+                scaling=self.scaling,
+                sliding_window=self.sliding_window,
+                **others,
+            )
+        residual = hidden_states if keep is None else hidden_states[:, keep]
         hidden = self.o_proj.plus(seen.flatten(2), residual)
         hidden = self.mlp.plus(self.post_attention_layernorm.forward(hidden), hidden)
         return hidden if keep is None else hidden_states.index_copy(1, keep, hidden)
 
+    def _placed(
+        self, qkv: torch.Tensor, positions: Pair, step: Running, keep: torch.Tensor | None
+    ) -> torch.Tensor | None:
+        """What the tokens see, [1, T, H, D], with keys and values put into the arena on the way.
+        None: not a case for it."""
+        if self._place is None:
+            return None
+        index: int = self.self_attn.layer_idx
+        keys, values = step.store.keys[index], step.store.values[index]
+        query = self._place(qkv, *positions, keys, values, step.layout.write)
+        if query is None:
+            return None
+        query = query if keep is None else query[:, keep]
+        seen = step.look(index, query, scaling=self.scaling, window=self.sliding_window)
+        return seen[None]
+
+    def _turned(
+        self, qkv: torch.Tensor, positions: Pair
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Queries, keys and values, [1, H, T, D]."""
+        heads = (*qkv.shape[:2], -1, self.head_dim)
+        query, key, value = (x.view(heads) for x in torch.split(qkv, self._sizes, dim=-1))
+        if self.q_norm is not None and self.k_norm is not None:
+            query, key = self.q_norm(query), self.k_norm(key)
+        query, key = self._rotary(query.transpose(1, 2), key.transpose(1, 2), *positions)
+        return query, key, value.transpose(1, 2)
+
 
 @torch.inference_mode()
-def swap(model: Any) -> list[str]:
+def swap(model: Any, library: ctypes.CDLL) -> list[str]:
     """In place; returns what it did, in words. After norms, feed-forward layers and rotary
     positions have been swapped."""
     with _trial(model):
-        swapped = replace_children(model, _ours)
+        swapped = replace_children(model, lambda child: _ours(child, library))
     return [f"{swapped} decoder layers compiled"] if swapped else []
 
 
@@ -116,7 +144,7 @@ def _fits(layer: Any) -> bool:
     )
 
 
-def _ours(layer: Any) -> NativeLayer | None:
+def _ours(layer: Any, library: ctypes.CDLL) -> NativeLayer | None:
     """None where the layer is not what it looks like, else one that has taken its weights."""
     if not _fits(layer):
         return None
@@ -126,7 +154,7 @@ def _ours(layer: Any) -> NativeLayer | None:
         theirs(torch.zeros(1, 1, size, dtype=layer.self_attn.q_proj.weight.dtype))
         if not theirs.told.keys() <= TOLD | HARMLESS:
             return None
-        ours = NativeLayer(layer, theirs.told)
+        ours = NativeLayer(layer, theirs.told, library)
         right = same(_Tried(ours), theirs, size, layer.self_attn.q_proj.weight.dtype)
     except (RuntimeError, AttributeError, TypeError, ValueError):
         return None

@@ -17,7 +17,6 @@ def apply(model: nn.Module) -> list[str]:
     done: list[str] = []
     loaded = library()
     if loaded is not None:
-        for swap in (feed_forward.swap, norm.swap, rotary.swap):
+        for swap in (feed_forward.swap, norm.swap, rotary.swap, layer.swap):
             done += swap(model, loaded)
-        done += layer.swap(model)
     return done + prepack(model)

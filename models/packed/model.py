@@ -41,13 +41,10 @@ class Unpackable(Exception):
 
 
 @dataclass(slots=True)
-class _Pass:
-    """What the attention function finds in its thread while a forward runs."""
+class _Record:
+    """What the attention layers of a forward are, as they call the attention function."""
 
-    layout: Layout | None = None
-    store: Store | None = None
-    attend: Attend | None = None
-    seen: list[tuple[int, LayerShape]] = field(default_factory=list)  # of a pass that records
+    seen: list[tuple[int, LayerShape]] = field(default_factory=list)
 
 
 _thread = threading.local()
@@ -68,7 +65,7 @@ class PackedModel:
         """The shape of every attention layer, as a forward of two tokens shows it. Raises
         Unpackable for a model that calls attention in another way than once a layer."""
         layout = Layout.plain([0, 0], self.device)
-        record = _Pass()
+        record = _Record()
         self._run(layout, record)
         if not record.seen:
             raise Unpackable("its attention is not called through transformers' interface")
@@ -78,9 +75,9 @@ class PackedModel:
 
     def forward(self, layout: Layout, store: Store) -> torch.Tensor:
         """Logits [N, V] of the tokens in `layout.keep`."""
-        return self._run(layout, _Pass(layout, store, self._attend))
+        return self._run(layout, Running(layout, store, self._attend))
 
-    def _run(self, layout: Layout, state: _Pass) -> torch.Tensor:
+    def _run(self, layout: Layout, state: Running | _Record) -> torch.Tensor:
         _thread.state = state
         try:
             out = self._model(
@@ -95,13 +92,46 @@ class PackedModel:
         return logits
 
 
-def kept() -> torch.Tensor | None:
-    """Which tokens of the forward that runs in this thread are wanted, [N]: after its last layer's
-    keys and values nobody reads the others. None: all, or no forward of ours runs."""
-    state: _Pass | None = getattr(_thread, "state", None)
-    if state is None or state.layout is None or len(state.layout.keep) == state.layout.size:
-        return None
-    return state.layout.keep
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The forward that runs in this thread, for layers that know of it."""
+
+    layout: Layout
+    store: Store
+    attend: Attend
+
+    def kept(self) -> torch.Tensor | None:
+        """Which tokens are wanted, [N]: after the last layer's keys and values nobody reads the
+        others. None: all."""
+        return None if len(self.layout.keep) == self.layout.size else self.layout.keep
+
+    def look(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        *,
+        scaling: float | None,
+        window: int | None,
+        softcap: float | None = None,
+    ) -> torch.Tensor:
+        """Attention [T, H, D_v] of queries [H, T, D], once keys and values are in the store; of
+        those that are kept, if there are only as many."""
+        fewer = query.shape[1] < self.layout.size
+        return self.attend(
+            query,
+            self.store.keys[layer],
+            self.store.values[layer],
+            self.layout.kept() if fewer else self.layout,
+            scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
+            window=window,
+            softcap=softcap,
+        )
+
+
+def running() -> Running | None:
+    """None: no forward of ours runs, or one that only records."""
+    state: Running | _Record | None = getattr(_thread, "state", None)
+    return state if isinstance(state, Running) else None
 
 
 def _attention(
@@ -116,25 +146,16 @@ def _attention(
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
     """Called by transformers in each layer with [1, H, T, D]; returns [1, T, H, D_v]."""
-    state: _Pass = _thread.state
+    state: Running | _Record = _thread.state
     layer: int = module.layer_idx
-    if state.layout is None or state.store is None or state.attend is None:
+    if isinstance(state, _Record):
         _refuse(attention_mask, others)
         heads, key_size, value_size = key.shape[1], key.shape[3], value.shape[3]
         state.seen.append((layer, LayerShape(heads, key_size, value_size, key.dtype)))
         shape = (1, query.shape[2], query.shape[1], value_size)
         return torch.zeros(shape, dtype=query.dtype, device=query.device), None
     state.store.write(layer, state.layout.write, key[0], value[0])
-    fewer = query.shape[2] < key.shape[2]  # NativeLayer, the last one: it goes on with what is kept
-    out = state.attend(
-        query[0],
-        state.store.keys[layer],
-        state.store.values[layer],
-        state.layout.kept() if fewer else state.layout,
-        scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
-        window=sliding_window,
-        softcap=softcap,
-    )
+    out = state.look(layer, query[0], scaling=scaling, window=sliding_window, softcap=softcap)
     return out[None], None
 
 

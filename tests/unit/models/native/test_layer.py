@@ -55,7 +55,7 @@ def test_layers_of_the_family_are_swapped_and_say_the_same(
     ids = torch.arange(40)[None]
     with torch.inference_mode():
         before = model(input_ids=ids, use_cache=False).logits
-        assert layer.swap(model) == ["2 decoder layers compiled"]
+        assert layer.swap(model, native) == ["2 decoder layers compiled"]
         after = model(input_ids=ids, use_cache=False).logits
     assert (before - after).abs().max() < 1e-4 * before.abs().max()
     assert all(isinstance(one, NativeLayer) for one in model.model.layers)
@@ -74,7 +74,7 @@ def test_layers_of_the_family_are_swapped_and_say_the_same(
 def test_layers_of_another_make_are_left_alone(native: ctypes.CDLL, config: Any) -> None:
     model = build(config, native)
     kinds = [type(one) for one in model.model.layers]
-    assert layer.swap(model) == []
+    assert layer.swap(model, native) == []
     assert [type(one) for one in model.model.layers] == kinds
 
 
@@ -84,7 +84,7 @@ def test_a_layer_that_only_looks_like_one_is_left_alone(native: ctypes.CDLL) -> 
     add, attend = scaled.forward, capped.forward
     scaled.forward = lambda *given, **named: add(*given, **named) * 0.5
     capped.forward = lambda *given, **named: attend(*given, softcap=30.0, **named)
-    assert layer.swap(model) == []
+    assert layer.swap(model, native) == []
     ids = torch.arange(9)[None]
     model.set_attn_implementation("eager")
     assert model(input_ids=ids).logits.shape == (1, 9, 300)  # nothing was taken from it
@@ -92,6 +92,6 @@ def test_a_layer_that_only_looks_like_one_is_left_alone(native: ctypes.CDLL) -> 
 
 def test_a_cache_is_refused(native: ctypes.CDLL) -> None:
     model = build(LlamaConfig(**SIZES), native)
-    layer.swap(model)
+    layer.swap(model, native)
     with pytest.raises(ValueError, match="no cache"):
         model(input_ids=torch.arange(9)[None], use_cache=True)
