@@ -80,6 +80,9 @@ def _vllm(name: str, bench: Path) -> tuple[str, Path, dict[str, Any], dict[str, 
         "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, sorted(os.sched_getaffinity(0)))),
         # Compiled, and its scheduler in the caller's process: the best of five ways tried.
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        # What it compiles ahead of time fails to load and is compiled anew; the older cache works.
+        "VLLM_USE_AOT_COMPILE": "0",
+        "VLLM_CACHE_ROOT": str(bench.resolve() / "vllm-cache"),
         "VLLM_LOGGING_LEVEL": "WARNING",
     }
     return "benchmarks.rivals.vllm_cpu", VLLM.python(bench), options, environment

@@ -107,6 +107,7 @@ def serve(load: Load, arguments: Sequence[str]) -> None:
         except Exception as error:  # said to whoever drives, who goes on with the others
             _say(answers, {"error": f"{type(error).__name__}: {error}"})
             raise
+    os._exit(0)  # there is nothing to save, and torch takes seconds to go
 
 
 def _die_with_parent() -> None:

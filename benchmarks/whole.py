@@ -58,8 +58,8 @@ def measure(
     alone: list[float] = []
     accepted: list[float] = []
     try:
-        worker.ready()
-        with _service(model, dtype, bare) as client:
+        with _service(model, dtype, bare) as client:  # while the other loads
+            worker.ready()
             _job(client, texts[:WARM_UP])
             worker.run("generate", path, 0, WARM_UP, {})
             for _ in range(rounds):
