@@ -33,7 +33,7 @@ class Admission:
 
     def admit(self, sequence: Sequence, queue: Arrivals, draft: Draft) -> bool:
         """Let a row enter, or the prefix that it should share. False: not now."""
-        request = sequence.request
+        request, self.short = sequence.request, False
         if request.choices and draft.chunks and 1 + self._answer(request) > draft.left:
             return False  # its tree goes with its last token: better at the start of a step
         if sequence.isolated:

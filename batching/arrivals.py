@@ -36,6 +36,9 @@ class Arrivals:
         self._groups: dict[str, _Group] = {}
         self._current: str | None = None  #: the group whose prefix was shared last
 
+    def __contains__(self, id: str) -> bool:
+        return id in self._company or id in self._alone
+
     def __len__(self) -> int:
         return len(self._company) + len(self._alone)
 

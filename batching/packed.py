@@ -25,7 +25,7 @@ BULK, EXPRESS = EngineLane.BULK, EngineLane.EXPRESS
 
 #: Steps of a smaller engine before it tries to grow again: when it fails, every row starts anew.
 RECOVER_AFTER = 500
-#: Seconds after a chat in which bulk's steps are a quarter as long: the next one waits for less.
+#: Seconds after a chat's end in which bulk's steps are a quarter as long: the next waits for less.
 EXPRESS_LINGERS = 60.0
 #: A row that runs out of memory by itself with no more tokens than this will not do with less.
 LEAST_STEP = 16
@@ -91,6 +91,8 @@ class PackedScheduler:
         """A step in which express prompts are read has express rows only, so that their first
         token costs what it costs an idle engine; but every second step is bulk's, too."""
         self._memory.settle()
+        if self._live.slots(EXPRESS):
+            self._express_until = now + EXPRESS_LINGERS
         drop, self._dropped = tuple(self._dropped), []
         step, room = self._step.value, self._step.value - self._live.decoding_rows()
         before = frozenset(self._live.decoding(EXPRESS))
@@ -101,8 +103,8 @@ class PackedScheduler:
             self._bulk_is_due = True
             return draft.plan(drop, before)
         self._bulk_is_due = False
-        if now < self._express_until:
-            room = min(room, max(room - 3 * step // 4, step // 16))
+        if now < self._express_until:  # what express has just taken comes on top
+            room = min(room, draft.tokens + max(room - 3 * step // 4, step // 16))
         draft.budget = max(room, draft.tokens)
         self._fill(draft, BULK, lanes if express_is_placed else set(), now)
         if not len(self._live) and now >= self._hold_until:
@@ -161,11 +163,11 @@ class PackedScheduler:
     def _admit_one(self, draft: Draft, lane: EngineLane, now: float) -> bool:
         if lane is BULK and self._no_room_at == self._memory.released:
             return False
-        queue, short = self._waiting[lane], False
+        queue, short = self._waiting[lane], True
         for sequence in queue.candidates(now):
             if self._admission.admit(sequence, queue, draft):
                 return True
-            short = short or self._admission.short
+            short = short and self._admission.short
         if lane is BULK and short:
             self._no_room_at = self._memory.released
         return False
@@ -267,6 +269,8 @@ class PackedScheduler:
         """A row leaves. What an express prompt left behind serves the next turn of its chat."""
         self._live.remove(live)
         if live.is_prefix and live.prefix is not None:
+            if live.sequence.id not in self._waiting[live.lane]:
+                live.prefix.paid = True  # who was to pay for it was cancelled
             self._memory.leave_prefix(live.prefix)
             return
         whole = live.place.prefix is None and live.row.purpose is Purpose.GENERATE

@@ -133,6 +133,46 @@ def test_a_long_chat_prompt_is_read_in_every_step() -> None:
     assert [chunks(driven.step())["chat"] for _ in range(4)] == [32, 15, 32, 11]
 
 
+def test_beside_a_long_chat_prompt_bulk_reads_on_in_every_second_step() -> None:
+    driven = Driven()
+    driven.add("chat", "express", prompt=(1,) * 200, tokens=1)
+    driven.add("bulk", prompt=(2,) * 40)
+    plans = [driven.step() for _ in range(8)]
+    assert [chunks(plan).get("bulk", 0) for plan in plans] == [0, 8] * 4
+
+
+def test_the_minute_of_short_steps_begins_when_the_chat_ends() -> None:
+    driven = Driven(replace(CONFIG, age_limit=1_000))
+    driven.add("chat", "express", tokens=3)
+    driven.add("bulk", prompt=(2,) * 300, tokens=1)
+    for now in (0, 40, 80):
+        driven.step(now)
+    assert sum(chunks(driven.step(130)).values()) == 8
+    assert sum(chunks(driven.step(150)).values()) == 32
+
+
+def test_one_that_lacks_room_holds_up_none_that_lacks_a_fresh_step() -> None:
+    driven = Driven(replace(CONFIG, kv_tokens=200))
+    driven.add("long", prompt=(1,) * 62, tokens=50)
+    driven.step()
+    driven.add("large", prompt=(3,) * 150, tokens=4)
+    driven.add("scored", prompt=(4,) * 4, choices=LABELS)
+    assert ids(driven.step()) == []  # two tokens are left, and its labels take three
+    assert ids(driven.step()) == ["scored"]
+
+
+def test_the_prefix_of_a_chat_that_was_cancelled_is_forgotten_like_any_other() -> None:
+    driven = Driven(replace(CONFIG, kv_tokens=400))
+    for number in range(8):
+        prompt = tuple(range(100 * number, 100 * number + 90))
+        driven.add(f"chat{number}", "express", prompt=prompt, n=2)
+        driven.step()
+        driven.scheduler.cancel(f"chat{number}")
+        driven.scheduler.cancel(f"chat{number}#1")
+        driven.finish()
+    assert driven.scheduler.load().kv_cached <= 400 * CONFIG.cache_share
+
+
 def test_chats_have_rows_and_room_of_their_own_beside_a_full_bulk() -> None:
     driven = Driven(replace(CONFIG, kv_tokens=400))
     for number in range(6):
