@@ -90,6 +90,11 @@ class NativeLayer(nn.Module):
         hidden = self.mlp.plus(self.post_attention_layernorm.forward(hidden), hidden)
         return hidden if keep is None else hidden_states.index_copy(1, keep, hidden)
 
+    @property
+    def places(self) -> bool:
+        """Whether queries, keys and values go their way in one pass."""
+        return self._place is not None and self.head_dim % 32 == 0
+
     def _placed(
         self, qkv: torch.Tensor, positions: Pair, step: Running, keep: torch.Tensor | None
     ) -> torch.Tensor | None:

@@ -75,7 +75,7 @@ class Layout:
         )
 
     def kept(self) -> Layout:
-        """The tokens of `keep` alone; each block keeps one of its tokens, or all of them."""
+        """The tokens of `keep` alone, in their order; a block keeps none, one or all of its own."""
         keep = self.keep.cpu().numpy()
         block = np.repeat(np.arange(len(self.blocks) - 1), np.diff(self.blocks))[keep]
         ends = np.flatnonzero(np.diff(block)) + 1

@@ -22,7 +22,7 @@ PREFIX, LONG, SHORT, FAR, SHARING, SCORED = "prefix", "long", "short", "far", "s
 PROMPTS = {LONG: 23, SHORT: 3, SHARING: SHARED + 6, SCORED: SHARED + 4, FAR: 1}
 CASES = {
     PREFIX: "a beginning that others share",
-    LONG: "a long prompt in two chunks",
+    LONG: "a long prompt in chunks",
     SHORT: "a short prompt beside a long one",
     SHARING: "a shared beginning",
     SCORED: "labels to score",
@@ -58,8 +58,10 @@ class Trial:
     def run(self, model: PackedModel, context: int) -> Iterator[Sample]:
         """`context`: the most tokens of a row."""
         run = _Run(self, model)
-        run.admit(PREFIX, SHORT, LONG, SHARING)
-        yield from run.step((PREFIX, SHARED), (SHORT, 3), (LONG, 10), (SHARING, 6))
+        run.admit(PREFIX, LONG)
+        yield from run.step((LONG, 4))  # nothing is wanted of it
+        run.admit(SHORT, SHARING)
+        yield from run.step((PREFIX, SHARED), (SHORT, 3), (LONG, 6), (SHARING, 6))
         run.admit(SCORED)
         yield from run.step((LONG, 13), (SCORED, 4))
         yield from run.step()

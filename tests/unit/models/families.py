@@ -23,6 +23,7 @@ from tests.unit.models.tiny import CONTEXT, ENDS, SIZES, VOCABULARY, WINDOW, tok
 
 _SIZES = {**SIZES, "initializer_range": 0.3}
 _HEADS = {key: value for key, value in _SIZES.items() if key != "head_dim"}
+_LARGE = {**_SIZES, "head_dim": 32}  # heads that a compiled layer turns and stores in one pass
 _OLD: dict[str, Any] = {
     "vocab_size": VOCABULARY,
     "n_embd": 64,
@@ -42,10 +43,10 @@ _LONGROPE = {
 }
 
 PACKED: Mapping[str, tuple[str, dict[str, Any]]] = {
-    "llama": ("llama", _SIZES),
+    "llama": ("llama", _LARGE),
     "qwen2": ("qwen2", _HEADS),
     "qwen3": ("qwen3", _SIZES),
-    "mistral": ("mistral", {**_SIZES, "sliding_window": WINDOW}),
+    "mistral": ("mistral", {**_LARGE, "sliding_window": WINDOW}),
     "gemma2": ("gemma2", {**_SIZES, "sliding_window": WINDOW, "query_pre_attn_scalar": 16}),
     "gemma3": (
         "gemma3_text",

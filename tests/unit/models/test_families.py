@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from models.native import linear, speedups
+from models.native.layer import NativeLayer
 from models.packed.build import build
 from models.packed.memory import Wishes
 from models.packed.model import Unpackable
@@ -80,6 +81,15 @@ def test_built_with_all_that_is_compiled_a_family_answers_as_the_model(
     rows = [greedy(f"r{number}", prompt, 10) for number, prompt in enumerate(prompts(6))]
     own = model(family)
     assert Packer(made).run(rows) == {row.id: alone(own, row) for row in rows}
+
+
+def test_a_plain_layer_that_is_compiled_turns_and_stores_in_one_pass(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = model("llama")
+    monkeypatch.setattr(linear, "SMALLEST", 1)
+    speedups.apply(own)
+    assert all(isinstance(one, NativeLayer) and one.places for one in own.model.layers)
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3", "mistral", "gemma2"])

@@ -145,18 +145,27 @@ def test_tensors_that_do_not_fit_are_refused(native: ctypes.CDLL) -> None:
 
 @pytest.mark.parametrize("window", [None, 7])
 @pytest.mark.parametrize("dtype", FAR)
+@pytest.mark.parametrize("compiled", [True, False])
 def test_tokens_that_are_kept_see_alone_what_they_see_in_company(
-    native: ctypes.CDLL, dtype: torch.dtype, window: int | None
+    native: ctypes.CDLL, dtype: torch.dtype, window: int | None, compiled: bool
 ) -> None:
-    attend = NativeAttention(native)
+    attend = NativeAttention(native) if compiled else torch_attention.attend
+    fewer = branched = 0
     for seed in range(4):
         keys, values = torch.randn(2, 2, ARENA, 64).to(dtype)
         for layout in steps(seed):
+            kept = layout.kept()
             query = torch.randn(layout.size, 4, 64).to(dtype).transpose(0, 1)
             whole = attend(query, keys, values, layout, scaling=0.125, window=window)
             few = query[:, layout.keep]
-            alone = attend(few, keys, values, layout.kept(), scaling=0.125, window=window)
+            alone = attend(few, keys, values, kept, scaling=0.125, window=window)
             torch.testing.assert_close(alone, whole[layout.keep], atol=FAR[dtype], rtol=0.0)
+            assert kept.tokens.equal(layout.tokens[layout.keep])
+            assert kept.lengths().tolist() == layout.lengths()[layout.keep.numpy()].tolist()
+            fewer += kept.size < layout.size
+            branched += kept.has_extra and len(kept.blocks) - 1 < kept.size
+    assert fewer
+    assert branched
 
 
 @pytest.mark.parametrize("compiled", [True, False])
