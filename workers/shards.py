@@ -195,9 +195,21 @@ class ShardRunner:
         if lease.returned and not lease.lost:
             self._release(lease)
         self._held.discard(lease)
-        summary = lease.summary()
+        summary = lease.summary() | self._engine_figures(lease.shard.lane)
         log.info("shard.finished", batch=lease.shard.batch_id, **summary)
         return summary
+
+    def _engine_figures(self, lane: Lane) -> dict[str, object]:
+        """How the engine does at this moment; ages and times in seconds."""
+        stats = self.engine.stats()
+        return {
+            "rows_per_step": round(stats.rows_per_step, 1),
+            "padded_share": round(stats.padded_share, 3),
+            "padded_share_keys": round(stats.padded_share_keys, 3),
+            "kv_share": round(stats.kv_used / stats.kv_tokens, 3) if stats.kv_tokens else 0.0,
+            "time_per_token": round(stats.time_per_token, 4),
+            "queue_age": round(stats.oldest_waiting[lane.value], 2),
+        }
 
     def on_done(self, outcome: EngineOutcome) -> None:
         """The engine's callback, on its thread."""

@@ -83,22 +83,16 @@ def test_a_disk_that_fills_up_is_named() -> None:
         raise OSError(28, "No space left on device")
 
 
-def test_a_long_path_has_its_sockets_in_a_short_private_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("temporary", ["", "long" * 25], ids=["short", "long too"])
+def test_a_long_path_has_its_sockets_in_a_short_private_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, temporary: str
+) -> None:
+    if temporary:
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / temporary))
     directory = DataDir(tmp_path / ("long" * 25))
 
     assert len(os.fsencode(directory.sockets / "pg/.s.PGSQL.5432")) <= SOCKET_PATH_LIMIT
     assert mode(directory.sockets) == 0o700
-    directory.release()
-    assert not directory.sockets.exists()
-
-
-def test_a_temporary_directory_with_a_long_path_is_passed_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("long" * 25)))
-    directory = DataDir(tmp_path / ("long" * 25))
-
-    assert len(os.fsencode(directory.sockets / "pg/.s.PGSQL.5432")) <= SOCKET_PATH_LIMIT
     directory.release()
     assert not directory.sockets.exists()
 
