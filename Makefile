@@ -38,7 +38,7 @@ check: setup ## lint, types, floors, generated docs, compose files
 	$(BIN)/python -m docs.generate --check
 	$(BIN)/python -m deploy.check
 
-bench: setup ## our engine beside its rivals on this CPU, about 40 minutes (QUICK=1: under 5)
+bench: setup ## our engine beside its rivals on this CPU, about 50 minutes (QUICK=1: about 5)
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)
 
 docs: setup ## write docs/reference/ anew from the code

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
+import httpx2
 import typer
 from rich.console import Console
 
@@ -33,6 +35,15 @@ from benchmarks.worker import ContenderFailed  # noqa: E402
 
 BENCH = Path(".bench")
 DTYPES = ("float32", "bfloat16")
+#: Of the service part, which comes after everything else has been measured.
+FAILURES = (
+    ContenderFailed,
+    OSError,
+    RuntimeError,
+    SystemExit,
+    httpx2.HTTPError,
+    subprocess.SubprocessError,
+)
 
 Say = Callable[[str], None]
 
@@ -50,6 +61,14 @@ def main(
     """Measure, write RESULTS.md, print one line of JSON."""
     console = Console(stderr=True)
     results, began = Results(), time.monotonic()
+    filters = {"--model": model, "--dtype": dtype, "--cell": cell, "--who": who}
+    asked = " ".join(
+        (
+            *(["--quick"] if quick else []),
+            *(f"{name} {value}" for name, value in filters.items() if value),
+            *([] if service else ["--no-service"]),
+        )
+    )
     size, say = QUICK if quick else FULL, _sayer(console, began)
     missing = _missing(rivals, results, say)
     began = time.monotonic()
@@ -60,7 +79,7 @@ def main(
 
     def write() -> report.Report:
         minutes = (time.monotonic() - began) / 60
-        found = _report(results, whole, quick=quick, minutes=minutes)
+        found = _report(results, whole, asked=asked, minutes=minutes)
         out.mkdir(parents=True, exist_ok=True)
         (out / "RESULTS.md").write_text(report.document(found))
         picture.draw(found.summary, out)
@@ -80,10 +99,10 @@ def main(
     sys.stdout.write(json.dumps({**figures, "below": failed, "skipped": results.skipped}) + "\n")
 
 
-def _report(results: Results, whole: list[Whole], *, quick: bool, minutes: float) -> report.Report:
+def _report(results: Results, whole: list[Whole], *, asked: str, minutes: float) -> report.Report:
     summary = Summary(results)
     needs = [*requirements(summary), *_service_needs(whole)]
-    return report.Report(machine.describe(), quick, minutes, results, summary, needs, whole)
+    return report.Report(machine.describe(), asked, minutes, results, summary, needs, whole)
 
 
 def _set(names: str) -> frozenset[str]:
@@ -143,7 +162,7 @@ def _whole(models: list[BenchModel], size: Size, results: Results, say: Say) -> 
         )[0]
         try:
             found.append(measure(model, "bfloat16", rows, rounds, bare, BENCH / "whole"))
-        except (ContenderFailed, OSError, RuntimeError, SystemExit, TimeoutError) as error:
+        except FAILURES as error:
             results.skipped[f"whole service ({model.name})"] = str(error)
     return found
 

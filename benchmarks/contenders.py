@@ -20,8 +20,8 @@ TITLES: Mapping[str, str] = {
     "vllm-64": "vLLM CPU, 64",
     "vllm-64-cached": "vLLM CPU, 64, prefix caching",
     "padded": "Penstock padded, 64 rows",
-    "torch": "Penstock packed, plain torch",
-    "packed": "Penstock packed",
+    "torch": "Penstock packed, plain torch, 128",
+    "packed": "Penstock packed, 128 rows",
 }
 CONTEXT = 768  #: the longest prompt and answer of a workload
 
@@ -37,17 +37,8 @@ def everyone(
     made = []
     for name in names:
         module, python, options, extra = _one(name, bench)
-        preload = ":".join(
-            filter(None, (environment.get("LD_PRELOAD"), extra.pop("LD_PRELOAD", None)))
-        )
         made.append(
-            Contender(
-                name,
-                module,
-                python,
-                {**common, **options},
-                {**environment, **extra, **({"LD_PRELOAD": preload} if preload else {})},
-            )
+            Contender(name, module, python, {**common, **options}, {**environment, **extra})
         )
     return made
 
@@ -58,7 +49,7 @@ def _one(name: str, bench: Path) -> tuple[str, Path, dict[str, Any], dict[str, s
     if name == "hf":
         return "benchmarks.rivals.hf", here, {}, {}
     if name == "llama":
-        settings = {"batch": 32, "context": CONTEXT, "unified": True}
+        settings = {"batch": 32, "context": CONTEXT}
         return "benchmarks.rivals.llama_cpp", LLAMA.python(bench), settings, {}
     if name.startswith("vllm"):
         return _vllm(name, bench)
@@ -72,7 +63,6 @@ def _vllm(name: str, bench: Path) -> tuple[str, Path, dict[str, Any], dict[str, 
         "batch": int(name.split("-")[1]),
         "context": CONTEXT + 256,
         "prefix_caching": name.endswith("cached"),
-        "eager": False,
     }
     environment = {
         "VLLM_CPU_KVCACHE_SPACE": "2",

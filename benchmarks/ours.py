@@ -87,16 +87,20 @@ class Contender:
         chats = task.workload.jobs[: task.settings["chats"]]
         engine = self.engine()
         began = time.perf_counter()
+        times: list[float] = []
         try:
             if task.settings["busy"]:
                 self._saturate(engine, task.workload)
-            times = []
+            full, made = time.perf_counter(), engine.stats().tokens_out
             for number, (pause, job) in enumerate(zip(_pauses(len(chats)), chats, strict=True)):
                 time.sleep(pause)
                 times.append(_chat(engine, number, job))
+            made = engine.stats().tokens_out - made - EXPRESS_TOKENS * len(chats)
+            rate = made / (time.perf_counter() - full)
         finally:
             engine.stop()
         figures = {f"ttft_{n}": seconds for n, seconds in enumerate(times)}
+        figures["bulk_tokens_per_s"] = rate
         return Answer(time.perf_counter() - began, len(chats), 0, figures)
 
     def _saturate(self, engine: Engine, workload: Workload) -> None:

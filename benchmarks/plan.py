@@ -1,7 +1,6 @@
 """What is measured: for each workload who runs it, how much of it, and how often. Measures nothing.
 
-A contender that is slow gets a part of the workload, another one in each round; its rate does not
-depend on how much there is."""
+A contender that is slow gets fewer rows, other ones in each round; the results say how many."""
 
 from __future__ import annotations
 
@@ -45,13 +44,16 @@ class Wanted:
     contenders: frozenset[str] = frozenset()
 
     def of(self, plan: list[Cell]) -> list[Cell]:
+        """Without cells that nobody is left to run."""
         kept = [cell for cell in plan if not self.cells or cell.name in self.cells]
-        if not self.contenders:
-            return kept
-        return [
-            replace(cell, entries=tuple(e for e in cell.entries if e.contender in self.contenders))
-            for cell in kept
-        ]
+        if self.contenders:
+            kept = [
+                replace(
+                    cell, entries=tuple(e for e in cell.entries if e.contender in self.contenders)
+                )
+                for cell in kept
+            ]
+        return [cell for cell in kept if cell.entries]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +87,15 @@ FULL = Size(
     rounds=3,
     close_rounds=5,
     slow_rounds=1,
-    mixed=384,
-    shared=512,
-    tail=200,
+    mixed=256,
+    shared=256,
+    tail=150,
     labels=128,
     per_label=6,
     slow=32,
     chats=12,
     growth={"random-40m": (64, 256, 1024, 4096), "penstock-tiny": (64, 256, 1024, 4096)},
-    service={"random-40m": (4096, 2), "penstock-tiny": (4096, 2)},
+    service={"random-40m": (4096, 2), "penstock-tiny": (4096, 1)},
     vllm=("vllm-32", "vllm-64"),
     vllm_cached=("vllm-64-cached",),
     also=("sorted", "continuous", "llama"),
@@ -162,7 +164,7 @@ def _entries(names: tuple[str, ...], rows: int, rounds: int) -> list[Entry]:
 
 
 def _slow(size: Size) -> list[Entry]:
-    """Who waits for the longest row, or sorts and so needs more rows to choose from."""
+    """Who waits for the longest row of a batch, or runs 32 rows at once."""
     others = [name for name in ("sorted", "continuous", "llama") if name in size.also]
     return [
         _entry("naive", size.slow, size.rounds),
@@ -180,11 +182,9 @@ def _shared(size: Size) -> tuple[Entry, ...]:
     plain = tuple(name for name in size.vllm[-1:] if name not in size.vllm_cached)
     close = _entries((*size.vllm_cached, "packed"), size.shared, size.close_rounds)
     fast = [*close, _entry("torch", size.shared, size.rounds)]
-    slow = _entries(
-        ("naive", *(n for n in ("continuous",) if n in size.also), "padded"),
-        max(8, size.slow // 2),
-        size.slow_rounds,
-    )
+    slow = _entries(("naive", "padded"), max(8, size.slow // 2), size.slow_rounds)
+    if "continuous" in size.also:
+        slow.append(_entry("continuous", 2 * size.slow, size.slow_rounds))
     llama = [_entry("llama", size.shared, size.slow_rounds)] if "llama" in size.also else []
     return (*fast, *_entries(plain, size.shared, size.slow_rounds), *llama, *slow)
 

@@ -29,7 +29,7 @@ class Report:
     """Everything that one run found out."""
 
     machine: dict[str, str]
-    quick: bool
+    asked: str  #: what was left out or made smaller, as options; nothing: all was run
     minutes: float
     results: Results
     summary: Summary
@@ -75,13 +75,14 @@ def show(report: Report, console: Console) -> None:
 def _head(report: Report) -> str:
     lines = [
         "# Results",
-        "Written by `make bench`" + (" (`QUICK=1`: smaller, noisier)" if report.quick else "") + ","
+        "Written by `make bench`" + (f" with `{report.asked}`" if report.asked else "") + ","
         f" which took {report.minutes:.0f} minutes. All contenders run in one program, one at a"
         " time, in interleaved rounds; figures are medians of the rounds, with the lowest and the"
-        " highest, and what must hold is the median of the quotients within"
-        " rounds. Each has the same weights, prompts and forced lengths, decodes greedily, and"
-        " uses the same number of threads and the same allocator. A slow contender gets another"
-        " part of the workload in each round. Compare figures of one run, not of two machines.",
+        " highest. A ratio of rates that must hold is the median of the quotients within rounds, of"
+        " our rate and that of the rival with the highest median. Each has the same weights,"
+        " prompts and forced lengths, decodes greedily, and uses the same number of threads and"
+        " the same allocator. A slow contender gets fewer rows, other ones in each round. Compare"
+        " figures of one run, not of two machines.",
         _table(("machine", ""), report.machine.items()),
         '<picture><source media="(prefers-color-scheme: dark)" srcset="results-dark.png">'
         '<img alt="Rates by contender" src="results-light.png"></picture>',
@@ -108,9 +109,10 @@ def _cell(summary: Summary, place: tuple[str, str], cell: str) -> str:
     for name, spread in rates:
         times = f"{spread.median / base.median:,.2f}" if base else ""
         span = f"{spread.low:,.1f} to {spread.high:,.1f}"
-        rows.append((name, f"{spread.median:,.1f}", span, str(spread.rounds), times))
+        runs = f"{spread.rounds} of {spread.rows:,}"
+        rows.append((name, f"{spread.median:,.1f}", span, runs, times))
     against = "times per label" if cell == "labels" else "times naive"
-    head = ("who", unit, "lowest to highest", "rounds", against)
+    head = ("who", unit, "lowest to highest", "rounds of rows", against)
     return f"### {CELLS[cell]}\n\n" + _table(head, rows)
 
 
@@ -135,10 +137,12 @@ def _first_token(summary: Summary, place: tuple[str, str]) -> str:
     if idle is None or busy is None:
         return ""
     lone = summary.first_token(place, "packed-busy", chat="0") or busy
+    bulk = summary.figure(place, "express", "packed-busy", "bulk_tokens_per_s") or 0.0
     return (
         f"A chat's first token: {1e3 * idle:.1f} ms on an idle engine, {1e3 * busy:.1f} ms while"
         f" bulk fills it ({busy / idle:.2f} times); of the first chat after a silence"
-        f" {1e3 * lone:.1f} ms ({lone / idle:.2f} times)."
+        f" {1e3 * lone:.1f} ms ({lone / idle:.2f} times). Bulk made {bulk:,.0f} tokens/s between"
+        " the chats, in steps that are shorter then."
     )
 
 

@@ -23,6 +23,7 @@ class Spread:
     low: float
     high: float
     rounds: int
+    rows: int  #: of a round
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +63,12 @@ class Summary:
         return list(dict.fromkeys(s.cell for s in self._of(place)))
 
     def rate(self, place: tuple[str, str], cell: str, contender: str) -> Spread | None:
-        rates = self._by_round(place, cell, contender).values()
-        if not rates:
+        runs = [s for s in self._of(place, cell) if s.contender == contender]
+        if not runs:
             return None
-        return Spread(statistics.median(rates), min(rates), max(rates), len(rates))
+        rates = [_rate(s) for s in runs]
+        middle, rows = statistics.median(rates), runs[0].answer.rows
+        return Spread(middle, min(rates), max(rates), len(rates), rows)
 
     def ratio(
         self, place: tuple[str, str], cell: str, ours: str, theirs: Sequence[str]
@@ -95,8 +98,9 @@ class Summary:
             if (name == f"ttft_{chat}" if chat else name.startswith("ttft_"))
         )
 
-    def same_picks(self, place: tuple[str, str]) -> float | None:
-        """Share of prompts for which scoring picks the label that single forwards pick."""
+    def same_picks(self, place: tuple[str, str]) -> tuple[float, int] | None:
+        """Share of prompts for which scoring picks the label that single forwards pick, and of how
+        many."""
         runs = self._of(place, "labels")
         ours = {s.round: s.answer.picks for s in runs if s.contender == "packed-score"}
         theirs = [s for s in runs if s.contender == "per-label"]
@@ -108,16 +112,17 @@ class Summary:
             for s in theirs
             for n, pick in enumerate(s.answer.picks)
         ]
-        return sum(a == b for a, b in pairs) / len(pairs)
+        return sum(a == b for a, b in pairs) / len(pairs), len(pairs)
 
     def growth(self, place: tuple[str, str]) -> dict[int, tuple[float, float | None]]:
-        """Rows to milliseconds per row and resident MB."""
+        """Rows to milliseconds per row, and resident MB in the first round: in a later one the
+        process has been through the largest."""
         found = {}
         for cell in self.cells(place):
             if cell.startswith("growth-"):
                 spread = self.rate(place, cell, "packed")
                 if spread is not None:
-                    memory = self.figure(place, cell, "packed", "rss_mb")
+                    memory = self._of(place, cell)[0].answer.figures.get("rss_mb")
                     found[int(cell.removeprefix("growth-"))] = (1e3 / spread.median, memory)
         return found
 
@@ -189,13 +194,9 @@ def _labels(summary: Summary, place: tuple[str, str]) -> Iterator[Requirement]:
         yield Requirement(3, _of(what, place), name, measured, least)
     # Half precision may decide a tie otherwise, as it does from one batch size to another.
     least_same = 1.0 if place[1] == "float32" else None
-    yield Requirement(
-        3,
-        _of("labels: same label as single forwards, share", place),
-        f"labels.same.{key}",
-        summary.same_picks(place),
-        least_same,
-    )
+    share, count = summary.same_picks(place) or (None, 0)
+    what = f"labels: same label as single forwards, share of {count}"
+    yield Requirement(3, _of(what, place), f"labels.same.{key}", share, least_same)
 
 
 def _growth(summary: Summary, place: tuple[str, str]) -> Iterator[Requirement]:

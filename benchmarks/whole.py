@@ -18,7 +18,7 @@ from benchmarks import workloads
 from benchmarks.models import BenchModel
 from benchmarks.ours import QUANTIZATION
 from benchmarks.protocol import Job, Workload, save
-from benchmarks.stack import stack
+from benchmarks.stack import Stack, stack
 from benchmarks.worker import Contender, Worker
 from models.codec import TokenizerCodec
 
@@ -29,8 +29,7 @@ WARM_UP = 64
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """Tokens per second of each round. `ending`: seconds between the last row's answer in the
-    worker and the job being complete are part of them."""
+    """Tokens per second of each round, from the post to the job being complete."""
 
     model: str
     dtype: str
@@ -58,12 +57,13 @@ def measure(
     alone: list[float] = []
     accepted: list[float] = []
     try:
-        with _service(model, dtype, bare) as client:  # while the other loads
+        with _service(model, dtype, bare) as (up, client):  # while the other loads
             worker.ready()
             _job(client, texts[:WARM_UP])
             worker.run("generate", path, 0, WARM_UP, {})
             for _ in range(rounds):
-                answer = worker.run("generate", path, 0, rows, {})
+                with up.stopped():
+                    answer = worker.run("generate", path, 0, rows, {})
                 alone.append(answer.tokens / answer.seconds)
                 taken, seconds = _job(client, texts)
                 accepted.append(taken)
@@ -74,7 +74,9 @@ def measure(
 
 
 @contextlib.contextmanager
-def _service(model: BenchModel, dtype: str, bare: Contender) -> Iterator[httpx2.Client]:
+def _service(
+    model: BenchModel, dtype: str, bare: Contender
+) -> Iterator[tuple[Stack, httpx2.Client]]:
     settings = {
         **bare.environment,
         "PENSTOCK_MODEL__QUANTIZATION": QUANTIZATION[dtype],
@@ -84,7 +86,7 @@ def _service(model: BenchModel, dtype: str, bare: Contender) -> Iterator[httpx2.
         stack(str(model.folder.resolve()), **settings) as up,
         httpx2.Client(base_url=up.url, timeout=120) as client,
     ):
-        yield client
+        yield up, client
 
 
 def _job(client: httpx2.Client, texts: list[str]) -> tuple[float, float]:
@@ -96,9 +98,8 @@ def _job(client: httpx2.Client, texts: list[str]) -> tuple[float, float]:
     accepted = time.perf_counter() - began
     url = f"/batch-result/{posted.json()['request_id']}"
     while time.perf_counter() - began < LIMIT:
-        answer: dict[str, Any] = client.get(
-            url, params={"wait": 30, "limit": 1, "offset": 0}
-        ).json()
+        polled = client.get(url, params={"wait": 30, "limit": 1, "offset": 0})
+        answer: dict[str, Any] = polled.raise_for_status().json()
         if answer["status"] not in ("queued", "processing"):
             seconds = time.perf_counter() - began
             _check(answer, len(texts))

@@ -5,6 +5,7 @@ Only one computes at a time. The others are stopped by a signal, for some spin w
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -87,7 +88,8 @@ class Worker:
     def ask_to_end(self) -> None:
         """Idempotent."""
         self._process.send_signal(signal.SIGCONT)
-        self._input.close()
+        with contextlib.suppress(OSError):  # it is gone, and a line to it was not
+            self._input.close()
 
     def close(self) -> None:
         """End it. Idempotent."""

@@ -44,10 +44,13 @@ class Contender:
             "continuous": self._continuous,
             "per_label": self._per_label,
         }
-        began = time.perf_counter()
+        self._made, self._began = 0, time.perf_counter()
+        self._ended: float | None = None
         with torch.no_grad():  # its continuous batching refuses the inference mode
             picks = ways[task.kind](task)
-        seconds = time.perf_counter() - began
+        seconds = (self._ended or time.perf_counter()) - self._began
+        if not picks and self._made != task.workload.tokens:
+            raise RuntimeError(f"{self._made} tokens instead of {task.workload.tokens}")
         return Answer(seconds, len(task.workload.jobs), task.workload.tokens, picks=picks)
 
     def _arrival(self, task: Task) -> tuple[int, ...]:
@@ -69,11 +72,12 @@ class Contender:
         pads = [width - len(job.prompt) for job in jobs]
         rows = [[PAD] * pad + list(job.prompt) for pad, job in zip(pads, jobs, strict=True)]
         mask = [[0] * pad + [1] * (width - pad) for pad in pads]
-        self._model.generate(
+        out = self._model.generate(
             input_ids=torch.tensor(rows, device=self._model.device),
             attention_mask=torch.tensor(mask, device=self._model.device),
             generation_config=_greedy(max(job.tokens for job in jobs)),
         )
+        self._made += sum(min(job.tokens, out.shape[1] - width) for job in jobs)
 
     def _continuous(self, task: Task) -> tuple[int, ...]:
         rows = task.settings["batch"]
@@ -88,12 +92,15 @@ class Contender:
         with self._model.continuous_batching_context_manager(
             generation_config=_greedy(1), continuous_batching_config=config
         ) as manager:
+            self._began = time.perf_counter()  # a server makes its memory once
             for job in task.workload.jobs:
                 manager.add_request(list(job.prompt), max_new_tokens=job.tokens, eos_token_id=-1)
             for _ in task.workload.jobs:
                 output = manager.get_result(timeout=WAIT)
                 if output is None or output.error is not None:
                     raise RuntimeError(f"continuous batching failed: {output and output.error}")
+                self._made += len(output.generated_tokens)
+            self._ended = time.perf_counter()
         return ()
 
     def _per_label(self, task: Task) -> tuple[int, ...]:

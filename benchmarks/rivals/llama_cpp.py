@@ -42,24 +42,36 @@ class Contender:
         self._model = self._cpp.llama_model_load_from_file(
             str(path).encode(), self._cpp.llama_model_default_params()
         )
+        self._options, self._unified = options, False
+        self._context: Any = None
+        self._memory: Any = None
+        self._batch = self._cpp.llama_batch_init(STEP_TOKENS, 0, 1)
+        self._vocabulary: int = self._cpp.llama_vocab_n_tokens(
+            self._cpp.llama_model_get_vocab(self._model)
+        )
+
+    def _open(self, *, unified: bool) -> None:
+        """A context; `unified` is for sequences that share a beginning, and slower for others."""
+        options = self._options
+        if self._context:
+            self._cpp.llama_free(self._context)
         settings = self._cpp.llama_context_default_params()
         settings.n_ctx = (self._rows + 1) * options["context"]
         settings.n_seq_max = self._rows + 1
         settings.n_batch = settings.n_ubatch = STEP_TOKENS
         settings.n_threads = settings.n_threads_batch = options["threads"]
-        settings.kv_unified = options["unified"]
+        settings.kv_unified = self._unified = unified
         kind = FLOAT32 if options["dtype"] == "float32" else FLOAT16
         settings.type_k = settings.type_v = kind
         self._context = self._cpp.llama_init_from_model(self._model, settings)
         if not self._context:
             raise RuntimeError("llama.cpp made no context")
         self._memory = self._cpp.llama_get_memory(self._context)
-        self._batch = self._cpp.llama_batch_init(STEP_TOKENS, 0, 1)
-        self._vocabulary: int = self._cpp.llama_vocab_n_tokens(
-            self._cpp.llama_model_get_vocab(self._model)
-        )
 
     def run(self, task: Task) -> Answer:
+        unified = bool(task.workload.shared)
+        if not self._context or unified != self._unified:
+            self._open(unified=unified)
         self._cpp.llama_memory_clear(self._memory, True)
         began = time.perf_counter()
         made = self._all(task.workload)

@@ -11,7 +11,7 @@ from benchmarks.protocol import Answer, Run, Task, serve
 
 
 def load(options: dict[str, Any]) -> tuple[Run, dict[str, str]]:
-    """Options: `model` (a folder), `dtype`, `batch`, `context`, `prefix_caching`, `eager`."""
+    """Options: `model` (a folder), `dtype`, `batch`, `context`, `prefix_caching`."""
     vllm = importlib.import_module("vllm")
     engine = vllm.LLM(
         model=options["model"],
@@ -20,7 +20,6 @@ def load(options: dict[str, Any]) -> tuple[Run, dict[str, str]]:
         max_num_seqs=options["batch"],
         max_model_len=options["context"],
         enable_prefix_caching=options["prefix_caching"],
-        enforce_eager=options["eager"],
         disable_log_stats=True,
         seed=0,
     )

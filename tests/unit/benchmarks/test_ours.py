@@ -71,7 +71,8 @@ def test_scoring_picks_the_labels_that_single_forwards_pick(
 @pytest.mark.parametrize("busy", [False, True])
 def test_chats_get_their_first_token_idle_and_busy(engine: Run, busy: bool) -> None:
     answer = engine(Task("express", workload(), {"chats": 2, "busy": busy}))
-    assert set(answer.figures) == {"ttft_0", "ttft_1"}
+    assert set(answer.figures) == {"ttft_0", "ttft_1", "bulk_tokens_per_s"}
+    assert (answer.figures["bulk_tokens_per_s"] > 0) is busy
 
 
 def test_the_committed_model_never_ends_by_itself(model: BenchModel) -> None:

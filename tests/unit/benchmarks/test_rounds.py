@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from benchmarks.plan import Cell, Entry
@@ -19,7 +20,7 @@ WORKLOAD = Workload("three", tuple(Job((1,) * n, n) for n in (1, 2, 3)))
 
 
 def contender(name: str, **options: Any) -> Contender:
-    return Contender(name, MODULE, Path(sys.executable), options)
+    return Contender(name, MODULE, Path(sys.executable), {"name": name, **options})
 
 
 def entry(name: str, kind: str = "generate", rows: int = 3, rounds: int = 2) -> Entry:
@@ -74,3 +75,18 @@ def test_who_fails_on_the_way_is_left_out_with_its_reason(results: Results, tmp_
     measure(results, tmp_path, both, entry("a", kind="fail"), entry("b"))
     assert {sample.contender for sample in results.samples} == {"b"}
     assert list(results.skipped.values()) == ["RuntimeError: out of luck"]
+
+
+def test_who_dies_between_rounds_is_left_out_and_the_others_go_on(
+    results: Results, tmp_path: Path
+) -> None:
+    both = [contender("a"), contender("b")]
+    with fleet(both, results, tmp_path / "logs") as workers:
+        entries = (entry("a", rounds=1), entry("b", rounds=1))
+        cells = [Cell(name, WORKLOAD, entries) for name in ("mixed", "tail")]
+        killed = next(p for p in psutil.Process().children() if '"a"' in " ".join(p.cmdline()))
+        killed.kill()
+        killed.wait(10)
+        run(cells, workers, results, PLACE, tmp_path, lambda line: None)
+    assert [(s.cell, s.contender) for s in results.samples] == [("mixed", "b"), ("tail", "b")]
+    assert list(results.skipped) == ["a (a-model, float32, mixed)"]

@@ -97,7 +97,7 @@ def test_labels_are_the_same_when_every_prompt_picks_alike_whatever_part_was_run
         Sample(*PLACE, "labels", "packed-score", 0, scored),
         *(Sample(*PLACE, "labels", "per-label", n, part) for n, part in enumerate(parts)),
     )
-    assert found.same_picks(PLACE) == pytest.approx(5 / 6)
+    assert found.same_picks(PLACE) == (5 / 6, 6)
 
 
 def test_reads_are_told_as_a_multiple_of_need() -> None:
@@ -113,9 +113,9 @@ def test_the_documents_show_rates_and_reasons(tmp_path: Path) -> None:
     found = Summary(results)
     needs = requirements(found)
     whole = [Whole("penstock-tiny", "bfloat16", 64, (95.0,), (100.0,), 0.1)]
-    made = Report({"cores": "2"}, True, 1.0, results, found, needs, whole)
+    made = Report({"cores": "2"}, "--quick", 1.0, results, found, needs, whole)
     text = document(made)
-    assert "| naive: arrival order, batch 8 | 100.0 | 100.0 to 100.0 | 1 | 1.00 |" in text
+    assert "| naive: arrival order, batch 8 | 100.0 | 100.0 to 100.0 | 1 of 100 | 1.00 |" in text
     assert "no compiler / here" in text
     assert "| 0.950 |" in text
     screen = io.StringIO()
