@@ -7,7 +7,7 @@ EXTRAS := server,engine,embedded,demo,dev
 JOBS   := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check bench docs migrate clean
+.PHONY: help setup demo up test check bench chaos docs migrate clean
 
 help: ## list these targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -40,6 +40,9 @@ check: setup ## lint, types, floors, generated docs, compose files
 
 bench: setup ## our engine beside its rivals on this CPU, about 50 minutes (QUICK=1: about 5)
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)
+
+chaos: setup ## kill, stop and cut everything at random for two minutes, then count what was lost (ARGS="--seconds 600 --seed 7")
+	$(BIN)/python -m tests.chaos $(ARGS)
 
 docs: setup ## write docs/reference/ anew from the code
 	$(BIN)/python -m docs.generate

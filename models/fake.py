@@ -24,11 +24,12 @@ from models.runner import (
     StepPlan,
     TokenLogprob,
 )
-from penstock.errors import InvalidRequest
+from penstock.errors import InvalidRequest, OutOfMemory
 
 ROLE, CONTENT = 256, 257  #: token ids beside the 256 bytes: what follows is a role, a content
 WORDS = 8  #: of the prompt, at most, in an answer
-CRASH = "<<crash>>"
+CRASH, MEMORY = "<<crash>>", "<<memory>>"
+COMPANY = 4  #: rows that run beside one with `MEMORY` before there is not enough of it
 MAX_ROWS, KV_TOKENS = 4_096, 1 << 20
 
 
@@ -79,8 +80,8 @@ class FakeRunner:
     """Answers `echo: ` and the last message's first words; with a temperature the seed and the
     branch order them. Constrained, it answers the first choice, or something short that fits;
     the likelier of two labels to score is the shorter one. `tokens_per_second` is the speed of one
-    row, 0 as fast as it goes. `dangerous`: a prompt with `<<crash>>` kills the process, to try what
-    that does."""
+    row, 0 as fast as it goes. `dangerous`, to try what that does: a prompt with `<<crash>>` kills
+    the process, and one with `<<memory>>` takes the room of many rows."""
 
     def __init__(
         self, context: int = 4096, tokens_per_second: float = 0.0, *, dangerous: bool = False
@@ -156,6 +157,8 @@ class FakeRunner:
         prompt = _last_message(row.prompt)
         if self._dangerous and CRASH in prompt:
             os._exit(1)
+        if self._dangerous and MEMORY in prompt and len(self._decoding) > COMPANY:
+            raise OutOfMemory("the fake model has no room for it beside the others")
         pieces, whole = _answer(prompt, row.sampling, row.branch)
         most = max(1, min(row.sampling.max_tokens, self._info.context - len(row.prompt)))
         finish = FinishReason.STOP if whole and len(pieces) <= most else FinishReason.LENGTH

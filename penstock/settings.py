@@ -107,6 +107,11 @@ class ModelSettings(BaseModel):
     fake_tokens_per_second: float = Field(
         default=0, ge=0, description="Speed of the fake model for one row; 0 is as fast as it goes."
     )
+    fake_dangerous: bool = Field(
+        default=False,
+        description="The fake model's process dies of a prompt with `<<crash>>`, and runs out of "
+        "memory by one with `<<memory>>` in company.",
+    )
 
     @property
     def public_name(self) -> str:

@@ -25,7 +25,9 @@ def load_runner(model: ModelSettings) -> Runner:
     if model.name == FAKE_MODEL:
         from models.fake import FakeRunner
 
-        return FakeRunner(tokens_per_second=model.fake_tokens_per_second)
+        return FakeRunner(
+            tokens_per_second=model.fake_tokens_per_second, dangerous=model.fake_dangerous
+        )
     from models.environment import names_hub_model, prepare_environment
 
     hub_allowed = names_hub_model(model.name)

@@ -20,7 +20,7 @@ from penstock.stack.directory import os_errors_as_sentences
 
 FIRST_DELAY = 0.5  # seconds before the first restart, doubled with each further one
 LONGEST_DELAY = 30.0
-STEADY = 60.0  # seconds of life after which an earlier death is forgiven
+STEADY = 10.0  # seconds of life after which an earlier death is forgiven
 _TICK = 0.1
 _LOG_CHECK = 10.0
 

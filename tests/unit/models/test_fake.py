@@ -8,6 +8,8 @@ import sys
 import time
 from typing import Any
 
+import pytest
+
 from models.fake import FakeRunner
 from models.runner import (
     Chunk,
@@ -20,6 +22,7 @@ from models.runner import (
     SamplingParams,
     StepPlan,
 )
+from penstock.errors import OutOfMemory
 from tests.unit.models.tiny import Driver
 
 
@@ -102,6 +105,18 @@ def test_its_speed_is_that_of_one_row() -> None:
     began = time.monotonic()
     Driver(FakeRunner(tokens_per_second=100)).run([Row("r", tuple(b"a"), SamplingParams())])
     assert time.monotonic() - began >= 0.02
+
+
+def test_one_that_takes_the_room_of_many_fails_only_in_company_and_where_it_may() -> None:
+    rows = [Row(f"r{n}", tuple(b"one two three"), SamplingParams()) for n in range(6)]
+    greedy = Row("greedy", tuple(b"one <<memory>> two"), SamplingParams())
+    Driver(FakeRunner(dangerous=True)).run([greedy])
+    Driver(FakeRunner()).run([*rows, greedy])
+    runner = FakeRunner(dangerous=True)
+    places = tuple(Place(Region(50 * n, 50)) for n in range(6))
+    runner.step(StepPlan(tuple(rows), places, tuple(Chunk(row.id, 13) for row in rows)))
+    with pytest.raises(OutOfMemory):
+        runner.step(StepPlan((greedy,), (Place(Region(300, 50)),), (Chunk("greedy", 18),)))
 
 
 def test_it_needs_no_torch_and_crashes_only_when_it_may() -> None:
