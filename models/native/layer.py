@@ -51,7 +51,7 @@ class NativeLayer(nn.Module):
         self._is_last = attention.layer_idx == attention.config.num_hidden_layers - 1
         self._rotary = getattr(sys.modules[type(attention).__module__], ROTARY)
         plain = isinstance(self._rotary, NativeRotary) and self.q_norm is None
-        self._place = NativePlacing(library) if plain else None
+        self._place = NativePlacing(library) if plain and self.head_dim % 32 == 0 else None
 
     def forward(
         self,
@@ -89,11 +89,6 @@ class NativeLayer(nn.Module):
         hidden = self.o_proj.plus(seen.flatten(2), residual)
         hidden = self.mlp.plus(self.post_attention_layernorm.forward(hidden), hidden)
         return hidden if keep is None else hidden_states.index_copy(1, keep, hidden)
-
-    @property
-    def places(self) -> bool:
-        """Whether queries, keys and values go their way in one pass."""
-        return self._place is not None and self.head_dim % 32 == 0
 
     def _placed(
         self, qkv: torch.Tensor, positions: Pair, step: Running, keep: torch.Tensor | None

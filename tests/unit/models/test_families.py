@@ -89,7 +89,7 @@ def test_a_plain_layer_that_is_compiled_turns_and_stores_in_one_pass(
     own = model("llama")
     monkeypatch.setattr(linear, "SMALLEST", 1)
     speedups.apply(own)
-    assert all(isinstance(one, NativeLayer) and one.places for one in own.model.layers)
+    assert all(isinstance(one, NativeLayer) and one._place is not None for one in own.model.layers)
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3", "mistral", "gemma2"])
