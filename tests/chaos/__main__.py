@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import random
-import signal
 import sys
 import tempfile
 import threading
@@ -32,16 +31,14 @@ QUIET_LIMIT = 180.0  #: seconds for what is left after the last fault
 def main(
     seconds: Annotated[float, typer.Option(help="Of faults.")] = 120,
     seed: Annotated[int, typer.Option(help="The same faults in the same order.")] = 1,
-    workers: Annotated[int, typer.Option(min=3, help="Workers; one more is no faster.")] = 3,
+    workers: Annotated[int, typer.Option(min=3, help="Workers.")] = 3,
     faults: Annotated[str, typer.Option(help="Only these kinds, by comma.")] = "",
-    model: Annotated[str, typer.Option(help="`fake`, or a path: no poison then.")] = "fake",
 ) -> None:
     """Runs the storm, waits for the rest, and judges."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory(prefix="penstock-chaos-") as folder:
         before = _ours()
-        with world(Path(folder), workers=workers, settings={"PENSTOCK_MODEL__NAME": model}) as made:
+        with world(Path(folder), workers=workers) as made:
             truth = database(made)
             stopping, book = threading.Event(), Book()
             storm = Faults(made, truth, random.Random(seed), stopping)
@@ -114,7 +111,7 @@ def _ours() -> set[int]:
     found = set()
     for process in psutil.process_iter(["pid", "cmdline"]):
         line = " ".join(process.info["cmdline"] or ())
-        if "-m penstock" in line or "penstock-chaos-" in line:
+        if "-m penstock" in line or "penstock-bench-" in line:
             found.add(process.info["pid"])
     return found
 

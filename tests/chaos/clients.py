@@ -46,7 +46,6 @@ class Book:
         self.jobs: dict[str, Job] = {}
         self.answers: Counter[str] = Counter()
         self.wrong: list[str] = []
-        self.chats: Counter[str] = Counter()
 
     def accept(self, job: Job) -> None:
         with self._lock:

@@ -22,7 +22,7 @@ from sqlalchemy import text
 
 from penstock.errors import Unavailable
 from storage.database import Database
-from tests.chaos.world import LEASE, World
+from tests.chaos.world import LEASE, World, slot
 from workers.queues import queue_name
 
 STALL = LEASE + 3  #: seconds that a process is stopped, so that it loses its leases
@@ -35,7 +35,6 @@ class Kill:
     a new outcome, or ended."""
 
     at: float
-    worker: str
     remaining: dict[int, int]
     moved_at: float | None = None
 
@@ -77,10 +76,10 @@ class Faults:
 
     def kill_worker(self) -> bool:
         worker = self.draw.choice(self.world.workers)
-        remaining = self.remaining("slot = :slot", slot=self.world.slot(worker))
+        remaining = self.remaining("slot = :slot", slot=slot(worker))
         done = self.world.signal(worker, signal.SIGKILL)
         if done and remaining:
-            self.kills.append(Kill(time.monotonic(), worker, remaining))
+            self.kills.append(Kill(time.monotonic(), remaining))
         return done
 
     def watch_kills(self) -> None:

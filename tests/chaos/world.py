@@ -4,7 +4,6 @@ dispatcher beside it, all of which the harness may kill."""
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -14,9 +13,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 
+from benchmarks.stack import Stack, stack
 from storage.database import Database
 
 ROOT = Path(__file__).parents[2]
@@ -36,7 +37,7 @@ SETTINGS = {
     "PENSTOCK_DISPATCHER__REAP_INTERVAL": "1",
     "PENSTOCK_API__CHAT_TIMEOUT": "20",
 }
-START_LIMIT, END_LIMIT = 120.0, 60.0  #: seconds
+END_LIMIT = 60.0  #: seconds
 
 
 @dataclass
@@ -74,14 +75,14 @@ class Extra:
 class World:
     """Processes by name; a name stays the same over restarts."""
 
-    data_dir: Path
-    up: subprocess.Popen[bytes]
+    up: Stack
     extras: list[Extra] = field(default_factory=list)
     _stopping: threading.Event = field(default_factory=threading.Event)
 
     @property
-    def state(self) -> dict[str, object]:
-        return dict(json.loads((self.data_dir / "stack.json").read_text()))
+    def state(self) -> dict[str, Any]:
+        """What the stack says of itself."""
+        return self.up.state
 
     def pid(self, name: str) -> int | None:
         """Of a process that runs now."""
@@ -90,7 +91,7 @@ class World:
                 running = extra.process is not None and extra.process.poll() is None
                 return extra.process.pid if extra.process is not None and running else None
         with contextlib.suppress(OSError, ValueError, KeyError):
-            pid = dict(self.state["children"]).get(name)  # type: ignore[call-overload]
+            pid = self.up.pids.get(name)
             return pid if pid is not None and psutil.pid_exists(pid) else None
         return None
 
@@ -104,16 +105,12 @@ class World:
             return True
         return False
 
-    def slot(self, worker: str) -> str:
-        """The name under which a worker registers."""
-        return f"chaos-{worker}"
-
     @property
     def workers(self) -> list[str]:
         return ["worker", *(extra.name for extra in self.extras if extra.command == "worker")]
 
     def logs(self) -> Iterator[str]:
-        for path in (*(self.data_dir / "logs").glob("*.log*"), *(e.log for e in self.extras)):
+        for path in (*(self.up.data_dir / "logs").glob("*.log*"), *(e.log for e in self.extras)):
             if path.is_file():
                 yield path.read_text(errors="replace")
 
@@ -123,15 +120,15 @@ class World:
                 extra.tend()
 
     def stop(self) -> list[str]:
-        """End everything; returns what would not end by itself."""
+        """End what runs beside the stack; returns what would not end by itself. Idempotent."""
         self._stopping.set()
         stubborn = []
         processes = [(e.name, e.process) for e in self.extras if e.process is not None]
-        for _, process in (*processes, ("up", self.up)):
+        for _, process in processes:
             if process.poll() is None:
                 process.send_signal(signal.SIGCONT)
                 process.send_signal(signal.SIGTERM)
-        for name, process in (*processes, ("up", self.up)):
+        for name, process in processes:
             try:
                 process.wait(END_LIMIT)
             except subprocess.TimeoutExpired:
@@ -141,53 +138,36 @@ class World:
         return stubborn
 
 
+def slot(worker: str) -> str:
+    """The name under which a worker registers."""
+    return f"chaos-{worker}"
+
+
 @contextlib.contextmanager
-def world(folder: Path, *, workers: int, settings: dict[str, str]) -> Iterator[World]:
+def world(folder: Path, *, workers: int) -> Iterator[World]:
     """Up, and down again whatever happens. The last worker's log goes to a full disk."""
-    data_dir = folder / "data"
-    environment = {**SETTINGS, **settings}
-    command = [sys.executable, "-m", "penstock", "up", "--port", "0", "--flower-port", "0"]
-    with (folder / "up.log").open("wb") as log:
-        up = subprocess.Popen(
-            [*command, "--data-dir", str(data_dir)],
-            cwd=ROOT,
-            env={**os.environ, **environment, "PENSTOCK_WORKER__SLOT": "chaos-worker"},
-            stdout=log,
-            stderr=log,
-        )
-    made = World(data_dir, up)
-    try:
-        _await_up(made)
-        urls = {
-            "PENSTOCK_DATABASE__URL": str(made.state["database_url"]),
-            "PENSTOCK_BROKER__URL": str(made.state["broker_url"]),
+    with stack("fake", **SETTINGS, PENSTOCK_WORKER__SLOT=slot("worker")) as up:
+        made = World(up)
+        environment = {
+            **SETTINGS,
+            "PENSTOCK_DATABASE__URL": str(up.state["database_url"]),
+            "PENSTOCK_BROKER__URL": str(up.state["broker_url"]),
         }
         names = [f"worker{number}" for number in range(2, workers + 1)]
         for name in names:
-            slot = {"PENSTOCK_WORKER__SLOT": made.slot(name)}
-            log_file = Path("/dev/full") if name == names[-1] else folder / f"{name}.log"
+            own = {**environment, "PENSTOCK_WORKER__SLOT": slot(name)}
+            log = Path("/dev/full") if name == names[-1] else folder / f"{name}.log"
             pause = 0.5 if name == names[0] else LEASE + 4  # others have to take over
-            made.extras.append(
-                Extra(name, "worker", pause, {**environment, **urls, **slot}, log_file)
-            )
-        second = {**environment, **urls}
-        made.extras.append(Extra("standby", "dispatch", 2.0, second, folder / "standby.log"))
-        threading.Thread(target=made.tend, name="tend", daemon=True).start()
-        yield made
-    finally:
-        made.stop()
-
-
-def _await_up(made: World) -> None:
-    deadline = time.monotonic() + START_LIMIT
-    while time.monotonic() < deadline:
-        if made.up.poll() is not None:
-            raise RuntimeError(f"the stack ended with {made.up.returncode}")
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            if made.state["api_url"]:
-                return
-        time.sleep(0.1)
-    raise TimeoutError("the stack did not come up in time")
+            made.extras.append(Extra(name, "worker", pause, own, log))
+        standby = Extra("standby", "dispatch", 2.0, environment, folder / "standby.log")
+        made.extras.append(standby)
+        tending = threading.Thread(target=made.tend, name="tend", daemon=True)
+        tending.start()
+        try:
+            yield made
+        finally:
+            made.stop()
+            tending.join()
 
 
 def database(made: World) -> Database:
