@@ -25,6 +25,12 @@ def prepare_environment(*, hub_allowed: bool) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
+def bound_product_cache() -> None:
+    """oneDNN keeps what it compiled for each shape of a product: 1,024 of them by default, some
+    hundred megabytes, for every step has its own number of tokens. One step needs about six."""
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
+
+
 def names_hub_model(name: str) -> bool:
     """Whether a model's name can only mean the hub: it has the form `owner/name`, and there is
     nothing of that name here."""

@@ -22,6 +22,7 @@ from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file
 
 from models.device import choose_device, free_memory
+from models.environment import bound_product_cache
 from models.native import speedups
 from models.packed.build import SpeedUp, Spoiled, build
 from models.packed.memory import Wishes
@@ -80,6 +81,7 @@ class _Loaded:
 
 def load(options: LoadOptions, *, speed_up: SpeedUp = speedups.apply) -> Runner:
     """Raises ModelNotFound, UnsafeModel or ModelError, each with one sentence that says why."""
+    bound_product_cache()
     # In a thread that ends: its pool of OpenMP threads ends with it. One that stays beside the
     # engine's makes more threads than cores, and OpenMP then sleeps at each of its barriers: a
     # step of one row took 1.6 times as long, of the padded runner three times.

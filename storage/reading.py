@@ -67,6 +67,11 @@ _READY_SHARDS = text("""
     ORDER BY lanes.lane = 'express' DESC, first.priority DESC, first.id
 """)
 
+_LEASED_ROWS = text("""
+    SELECT model, lane, sum(remaining) AS rows FROM shards WHERE state = 'leased'
+    GROUP BY model, lane
+""")
+
 
 def batch_columns() -> tuple[ColumnElement[Any], ...]:
     """What `batch_record` reads."""
@@ -158,3 +163,8 @@ def ready_shards(conn: Connection, limit: int) -> list[tuple[int, str, Lane]]:
     express first, so that no backlog hides another lane."""
     rows = conn.execute(_READY_SHARDS, {"limit": limit})
     return [(row.id, row.model, Lane(row.lane)) for row in rows]
+
+
+def leased_rows(conn: Connection) -> dict[tuple[str, Lane], int]:
+    """Requests without an outcome in shards that workers hold, by model and lane."""
+    return {(row.model, Lane(row.lane)): row.rows for row in conn.execute(_LEASED_ROWS)}

@@ -37,6 +37,7 @@ class Admissions(Background):
         super().__init__("admissions")
         self._database = database
         self._most_ahead = ahead
+        self._refill = ahead // 4  # few transactions, and enough left to go on with meanwhile
         self._on_lost = on_lost
         self._lock = threading.Lock()
         self._wanted = threading.Event()
@@ -78,7 +79,9 @@ class Admissions(Background):
             self._ahead -= rows.keys()
             for id in rows:
                 self._expected.pop(id, None)
-        self._wanted.set()
+            wanted = len(self._ahead) <= self._refill
+        if wanted:
+            self._wanted.set()
         return ready
 
     def _run(self) -> None:
@@ -93,12 +96,11 @@ class Admissions(Background):
                 self._stopping.wait(RETRY)
 
     def _next(self) -> dict[str, tuple[Lease, int]]:
-        """Those to admit now: none as long as half of the way ahead is left."""
+        """Those to admit now: none as long as a quarter of the way ahead is left."""
         with self._lock:
-            room = self._most_ahead - len(self._ahead)
-            if room < self._most_ahead / 2:
+            if len(self._ahead) > self._refill:
                 return {}
-            return dict(islice(self._expected.items(), room))
+            return dict(islice(self._expected.items(), self._most_ahead - len(self._ahead)))
 
     def _take_ahead(self, rows: Rows) -> None:
         written = self._write(rows)

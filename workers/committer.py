@@ -1,12 +1,12 @@
-"""Stores outcomes: one statement per shard, when 64 are there, 250 ms have passed, or the shard has
-no more to come. A lost database is waited for and the same statement repeated, since it is
-idempotent; nothing is dropped but what a newer epoch owns."""
+"""Stores outcomes: one statement per shard, when half a second has passed or the shard has no more to
+come. A lost database is waited for and the same statement repeated, since it is idempotent; nothing
+is dropped but what a newer epoch owns."""
 
 from __future__ import annotations
 
-import queue
+import threading
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -20,9 +20,8 @@ from workers.lease import Lease
 
 log = get_logger(__name__)
 
-MAX_ROWS: Final = 64
 MAX_DETAILS: Final = 4_000_000  # characters of details in one statement
-MAX_DELAY: Final = 0.25  # seconds
+MAX_DELAY: Final = 0.5  # seconds
 MAX_BACKOFF: Final = 5.0  # seconds
 
 
@@ -36,42 +35,42 @@ class Committer(Background):
         self._database = database
         self._lease_seconds = lease_seconds
         self._on_lost = on_lost
-        self._inbox: queue.SimpleQueue[tuple[Lease, Outcome] | None] = queue.SimpleQueue()
+        self._inbox: deque[tuple[float, Lease, Outcome]] = deque()
+        self._wanted = threading.Event()
         self._buffer: dict[Lease, dict[int, Outcome]] = defaultdict(dict)
         self._since: dict[Lease, float] = {}
 
     def put(self, lease: Lease, outcome: Outcome) -> None:
         """Hand over one outcome; never blocks. What waits is bounded by the rows the engine
         admits, and it admits none while the database is away."""
-        self._inbox.put((lease, outcome))
+        self._inbox.append((time.monotonic(), lease, outcome))
+        if lease.unended == 0:  # to wake a thread costs the engine more than to leave it asleep
+            self._wanted.set()
 
     def stop(self, timeout: float = JOIN_TIMEOUT) -> bool:
         """Store what is there, then end. False when the database did not take it in time."""
         self._stopping.set()
-        self._inbox.put(None)
+        self._wanted.set()
         return super().stop(timeout)
 
     def _run(self) -> None:
-        while not (self._stopping.is_set() and self._inbox.empty() and not self._buffer):
+        while not (self._stopping.is_set() and not self._inbox and not self._buffer):
             self._take()
             for lease in self._due():
                 self._flush(lease)
 
     def _take(self) -> None:
-        """Wait for an outcome, at most until the oldest one here is due; take all there are."""
-        timeout = 1.0
+        """Wait for the last outcome of a shard, at most until the oldest one here is due; take all
+        there are."""
+        timeout = MAX_DELAY
         if self._since:
             timeout = max(0.0, min(self._since.values()) + MAX_DELAY - time.monotonic())
-        try:
-            item = self._inbox.get(timeout=timeout)
-            while True:
-                if item is not None:
-                    lease, outcome = item
-                    self._buffer[lease][outcome.position] = outcome
-                    self._since.setdefault(lease, time.monotonic())
-                item = self._inbox.get_nowait()
-        except queue.Empty:
-            return
+        self._wanted.wait(timeout)
+        self._wanted.clear()
+        while self._inbox:
+            since, lease, outcome = self._inbox.popleft()
+            self._buffer[lease][outcome.position] = outcome
+            self._since.setdefault(lease, since)
 
     def _due(self) -> list[Lease]:
         now = time.monotonic()
@@ -80,7 +79,7 @@ class Committer(Background):
             for lease, outcomes in self._buffer.items()
             if self._stopping.is_set()
             or lease.over
-            or len(outcomes) >= min(MAX_ROWS, lease.open_count)
+            or len(outcomes) >= lease.open_count
             or now - self._since[lease] >= MAX_DELAY
         ]
 

@@ -6,10 +6,10 @@ stays missed. A composition root; knows no torch.
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -21,13 +21,16 @@ from storage import fleet, leases, lifecycle, reading
 from storage.database import Database
 from storage.records import WorkerRecord
 from storage.states import Lane
+from storage.tables import SHARD_SIZE
 from workers.queues import WakeUps
 
 log = telemetry.get_logger(__name__)
 
 LOCK_KEY: Final = 0x50454E53  # "PENS"
-#: Wake-ups outstanding for each thread of the live workers.
-WAKE_UPS_PER_THREAD: Final = 2
+#: Wake-ups outstanding for each claim that the live workers have room for.
+WAKE_UPS_PER_CLAIM: Final = 2
+#: Requests of one claim.
+CLAIM_ROWS: Final = {Lane.BULK: SHARD_SIZE, Lane.EXPRESS: 1}
 #: So many ticks without the database are an outage, and not a slow tick.
 GAP_TICKS: Final = 5
 RETENTION_INTERVAL: Final = 60.0  # seconds
@@ -141,23 +144,25 @@ class Dispatcher:
                 log.info("batches.deleted", batches=deleted)
 
     def _wake(self) -> None:
-        """Send wake-ups for ready shards, never more than twice the threads that could act."""
+        """Send wake-ups for ready shards, never more than twice the claims there is room for: a
+        worker that holds enough asks for more by itself."""
         with self._database.begin() as conn:
             workers = fleet.workers(conn)
+            leased = reading.leased_rows(conn)
             wanted = reading.ready_shards(conn, limit=_most_wake_ups(workers))
         room: dict[tuple[str, Lane], int] = {}
         for shard, model, lane in wanted:
             key = (model, lane)
             if key not in room:
-                room[key] = self._room(workers, model, lane)
+                free = _rows(workers, model, lane) - leased.get(key, 0)
+                room[key] = self._room(free, model, lane) if free > 0 else 0
             if room[key] > 0:
                 room[key] -= 1
                 self._wake_ups.send(shard, model, lane.value)
 
-    def _room(self, workers: list[WorkerRecord], model: str, lane: Lane) -> int:
-        most = WAKE_UPS_PER_THREAD * sum(
-            _threads(worker)[lane.value] for worker in workers if worker.model == model
-        )
+    def _room(self, free: int, model: str, lane: Lane) -> int:
+        """Wake-ups to send for so many free rows, beside those that nobody took yet."""
+        most = WAKE_UPS_PER_CLAIM * math.ceil(free / CLAIM_ROWS[lane])
         try:
             return most - self._wake_ups.depth(model, lane.value)
         except Exception as error:  # whatever the broker's client raises; workers poll meanwhile
@@ -181,11 +186,15 @@ class Dispatcher:
                 return
 
 
-def _threads(worker: WorkerRecord) -> Counter[str]:
-    threads = worker.info.get("threads")
-    return Counter(threads) if isinstance(threads, dict) else Counter()
+def _rows(workers: list[WorkerRecord], model: str | None, lane: Lane) -> int:
+    """What the workers of a model, or all, hold at most."""
+    found = (worker.info.get("holds") for worker in workers if model in (None, worker.model))
+    return sum(rows[lane.value] for rows in found if isinstance(rows, dict))
 
 
 def _most_wake_ups(workers: list[WorkerRecord]) -> int:
     """Ready shards worth reading: more could not be woken anyway."""
-    return WAKE_UPS_PER_THREAD * sum(_threads(worker).total() for worker in workers)
+    return max(
+        WAKE_UPS_PER_CLAIM * math.ceil(_rows(workers, None, lane) / CLAIM_ROWS[lane])
+        for lane in Lane
+    )

@@ -38,13 +38,13 @@ def register(
         more = False
         try:
             leases = runner.claim(lane, shard=shard)
-            more = bool(leases)
+            more = bool(leases) and lane is Lane.EXPRESS
             return run_all(runner, leases)
         except Unavailable as error:
             return {"claimed": 0, "reason": error.message}
         finally:
             shares.give_back(lane)
-            if more:  # each finished claim asks for the next: the lane stays full without polling
+            if more:  # a chat that ended asks for the next; for bulk the poller tells of room
                 wake_ups.send(None, model, lane.value)
 
 

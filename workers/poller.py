@@ -18,7 +18,8 @@ from workers.shards import ShardRunner
 
 log = get_logger(__name__)
 
-PAUSE: Final = 0.02  # seconds between two looks: a claim that is under way has to show
+PAUSE: Final = 0.02  # seconds between two looks
+ANSWER: Final = 0.5  # seconds that a wake-up may take to become a claim, before the next one
 
 
 class Poller(Background):
@@ -42,18 +43,26 @@ class Poller(Background):
         """End and wait; False when it did not end in time."""
         self._stopping.set()
         self._runner.room.set()
+        self._runner.claimed.set()
         return super().stop(timeout)
 
     def _run(self) -> None:
         while not self._stopping.is_set():
             has_room = self._runner.room.wait(self._interval)
-            self._runner.room.clear()
             if self._shares.silence() >= self._interval:
+                self._runner.look_for_room()
                 for lane in Lane:
                     self._start_helpers(lane)
             elif has_room and self._shares.any_free(Lane.BULK):
-                self._wake()
+                self._ask()
             self._stopping.wait(PAUSE)
+
+    def _ask(self) -> None:
+        """One wake-up at a time: what its claim brings decides whether there is room for more."""
+        self._runner.claimed.clear()
+        self._wake()
+        self._runner.claimed.wait(ANSWER)
+        self._runner.look_for_room()
 
     def _start_helpers(self, lane: Lane) -> None:
         while not self._stopping.is_set() and self._shares.take(lane):

@@ -191,7 +191,7 @@ class GpuWorker:
             **asdict(self._info),
             "name": who.model,  # never a path of this machine
             "version": __version__,
-            "threads": {"bulk": self._sizes.bulk, "express": self._sizes.express},
+            "holds": {"bulk": self._sizes.fill, "express": self._sizes.express},
             # What the engine goes by, which may be less than the runner could do.
             "max_rows": self._config.max_rows,
             "express_rows": self._config.express_rows,

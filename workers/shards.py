@@ -68,6 +68,7 @@ class ShardRunner:
         self._dry = False  # the last claim of bulk found nothing
         #: Set when bulk has room for another shard, and there may be one.
         self.room = threading.Event()
+        self.claimed = threading.Event()  #: Set after every claim of bulk, whatever it found.
         self.admissions = Admissions(database, ahead=sizes.admit_ahead, on_lost=self.lose)
         self.engine: Engine
         self.committer: Committer
@@ -84,24 +85,36 @@ class ShardRunner:
         """Lease the next shard of a lane, or several small ones that together are no larger than
         a full one: a thousand jobs of one prompt each must not run one by one. Nothing when the
         engine has enough bulk to go on with. Raises `Unavailable`."""
-        with self._claiming[lane]:
-            if self._draining.is_set() or not self.engine.alive() or not self._has_room(lane):
-                return []
-            claimed = self._claim(lane, 1, shard)
-            if claimed and not claimed[0].alone:
-                with contextlib.suppress(Unavailable):  # the first one is ours already
-                    rows = max(1, len(claimed[0].requests))
-                    if more := min(self._sizes.claim_rows[lane] // rows - 1, MAX_SHARDS - 1):
-                        claimed += self._claim(lane, more, None)
-            found = [Lease(one) for one in claimed]
-            for lease in found:
-                self._held.add(lease)
-        if lane is Lane.BULK:
-            self._dry = not found
-        return found
+        try:
+            with self._claiming[lane]:
+                if self._draining.is_set() or not self.engine.alive() or not self._has_room(lane):
+                    return []
+                found = [Lease(one) for one in self._claim_next(lane, shard)]
+                for lease in found:
+                    self._held.add(lease)
+                if lane is Lane.BULK:
+                    self._dry = not found
+            return found
+        finally:
+            if lane is Lane.BULK:
+                self.claimed.set()
+
+    def _claim_next(self, lane: Lane, shard: int | None) -> list[ClaimedShard]:
+        claimed = self._claim(lane, 1, shard)
+        if claimed and not claimed[0].alone:
+            with contextlib.suppress(Unavailable):  # the first one is ours already
+                rows = max(1, len(claimed[0].requests))
+                if more := min(self._sizes.claim_rows[lane] // rows - 1, MAX_SHARDS - 1):
+                    claimed += self._claim(lane, more, None)
+        return claimed
 
     def _has_room(self, lane: Lane) -> bool:
         return lane is Lane.EXPRESS or self._held.unended(lane) < self._sizes.fill
+
+    def look_for_room(self) -> None:
+        """Forget what was told of room, and tell how it is now."""
+        self.room.clear()
+        self._tell_room()
 
     def _tell_room(self) -> None:
         if not self._dry and not self.room.is_set() and self._has_room(Lane.BULK):

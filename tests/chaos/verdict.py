@@ -13,11 +13,11 @@ from rich.table import Table
 
 from penstock.errors import PromptError
 from storage.database import Database
+from storage.tables import SHARD_SIZE
 from tests.chaos.clients import Book
 from tests.chaos.faults import Faults
 from tests.chaos.world import EXPRESS_ROWS, ROWS
 from tests.support.ledger import check_consistent, check_finished, read_ledger
-from workers.committer import MAX_ROWS
 from workers.lanes import LaneSizes
 
 #: Faults that end or fence what a worker runs.
@@ -68,7 +68,7 @@ def judge(
             )
     _poison(verdict, book, {k: r.error_code for k, r in ledger.results.items()})
     sizes = LaneSizes(ROWS, EXPRESS_ROWS)
-    in_flight = ROWS + EXPRESS_ROWS + sizes.admit_ahead + MAX_ROWS
+    in_flight = ROWS + EXPRESS_ROWS + sizes.admit_ahead + SHARD_SIZE
     ends = sum(counts[name] for name in ENDING) + _crashes(book)
     repeats = sum(max(0, row.attempts - 1) for row in ledger.requests.values())
     verdict.must("repeats", repeats, most=max(1, ends) * in_flight)
