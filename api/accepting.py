@@ -55,7 +55,7 @@ async def store(parts: Parts, create: Create, digest: str | None) -> Stored:
         if replay.batch.body_hash != digest:
             raise IdempotencyMismatch(param="Idempotency-Key") from None
         return Stored(replay.batch, replayed=True)
-    parts.wake_ups.send(None, batch.model, batch.lane.value)
+    parts.wake_ups.send(batch.model, batch.lane.value)
     parts.metrics.count_accepted(batch.model, batch.total)
     log.info("batch.accepted", batch=batch.id, kind=batch.kind, total=batch.total)
     return Stored(batch, replayed=False)

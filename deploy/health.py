@@ -31,7 +31,7 @@ def _worker(settings: Settings) -> bool:
 def _dispatcher(settings: Settings) -> bool:
     """It can look at the queue. One on standby does no more than that."""
     with _database(settings).begin() as conn:
-        reading.ready_shards(conn, limit=1)
+        reading.ready_lanes(conn, limit=1)
     return True
 
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import chain
 from math import isqrt
 
-from sqlalchemy import Connection, insert, literal, select, text
+from sqlalchemy import Connection, func, insert, literal, select, text
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from penstock.errors import PromptError, Unavailable
@@ -21,7 +22,7 @@ from storage.copying import copy_rows, field, null
 from storage.reading import batch_columns, batch_record
 from storage.records import Batch, NewBatch, NewPrompt
 from storage.states import BatchStatus, RequestState, ShardState
-from storage.tables import SHARD_SIZE, batches, shards
+from storage.tables import AGING, SHARD_SIZE, batches, shards
 from storage.text import all_storable, require_storable, storable
 
 #: Prompts of one COPY, which are sorted by length together, and about the most bytes of them.
@@ -148,8 +149,9 @@ def _store_chunk(conn: Connection, batch: NewBatch, chunk: list[_Encoded]) -> in
     ids = list(conn.execute(_SHARD_IDS, {"count": len(shares)}).scalars())
     copy_rows(conn, _REQUESTS, _request_lines(batch.id, zip(ids, shares, strict=True)))
     open_requests = [sum(prompt.code is None for prompt in share) for share in shares]
+    due_at = func.now() - timedelta(seconds=AGING * batch.priority)
     conn.execute(
-        insert(shards),
+        insert(shards).values(due_at=due_at),
         [
             {
                 "id": shard_id,
@@ -157,6 +159,7 @@ def _store_chunk(conn: Connection, batch: NewBatch, chunk: list[_Encoded]) -> in
                 "model": batch.model,
                 "lane": batch.lane,
                 "priority": batch.priority,
+                "owner": batch.owner,
                 "state": ShardState.READY if remaining else ShardState.DONE,
                 "remaining": remaining,
             }

@@ -16,6 +16,7 @@ from storage.database import DONE_CHANNEL
 from storage.reclaim import reap, release, release_slot
 from storage.records import ClaimedRequest, ClaimedShard, CommitReceipt, Outcome
 from storage.states import Lane
+from storage.tables import SHARD_SIZE
 from storage.text import storable
 
 __all__ = [
@@ -30,28 +31,60 @@ __all__ = [
     "release_slot",
 ]
 
-# The hint is a shard that a wake-up named; whoever comes second takes the next in order. A batch
-# that is locked is being started, or ended, by somebody else; one whose time is over will be ended.
+#: After an owner's name: the next name in byte order.
+_NEXT = "\x01"
+
+# `ring` steps along the index from owner to owner, from the one after the last that had a turn and
+# round to it again, and only as far as the limit needs: a claim costs the same however many owners
+# and shards wait. A batch that is locked is being started, or ended, by somebody else; one whose
+# time is over will be ended.
 _CLAIM = text("""
-    WITH hinted AS (
-        SELECT s.id FROM shards s JOIN batches b ON b.id = s.batch_id
-        WHERE s.id = :hint AND s.state = 'ready' AND s.model = :model AND s.lane = :lane
-          AND b.ending IS NULL AND (b.expires_at > clock_timestamp()) IS NOT FALSE
-        FOR NO KEY UPDATE OF s SKIP LOCKED
-    ), following AS (
-        SELECT s.id FROM shards s JOIN batches b ON b.id = s.batch_id
-        WHERE s.state = 'ready' AND s.model = :model AND s.lane = :lane
-          AND b.ending IS NULL AND (b.expires_at > clock_timestamp()) IS NOT FALSE
-          AND s.id IS DISTINCT FROM :hint
-        ORDER BY s.priority DESC, s.id
-        LIMIT :limit - (SELECT count(*) FROM hinted)
-        FOR NO KEY UPDATE OF s SKIP LOCKED
+    WITH RECURSIVE ring AS (
+        SELECT CAST(:after AS text) COLLATE "C" AS owner, false AS round, :again AS ready
+        UNION ALL
+        SELECT following.owner, following.round, true
+        FROM ring CROSS JOIN LATERAL (
+            (
+                SELECT s.owner, false AS round FROM shards s
+                WHERE NOT ring.round AND s.owner > ring.owner
+                  AND s.state = 'ready' AND s.model = :model AND s.lane = :lane
+                ORDER BY s.owner LIMIT 1
+            ) UNION ALL (
+                SELECT s.owner, true FROM shards s
+                WHERE NOT ring.round AND s.owner < :until
+                  AND s.state = 'ready' AND s.model = :model AND s.lane = :lane
+                ORDER BY s.owner LIMIT 1
+            ) UNION ALL (
+                SELECT s.owner, true FROM shards s
+                WHERE ring.round AND s.owner > ring.owner AND s.owner < :until
+                  AND s.state = 'ready' AND s.model = :model AND s.lane = :lane
+                ORDER BY s.owner LIMIT 1
+            )
+            LIMIT 1
+        ) following
+    ), free AS MATERIALIZED (
+        SELECT line.id, line.remaining, row_number() OVER () AS place
+        FROM ring CROSS JOIN LATERAL (
+            SELECT s.id, s.remaining FROM shards s JOIN batches b ON b.id = s.batch_id
+            WHERE ring.ready AND s.owner = ring.owner
+              AND s.state = 'ready' AND s.model = :model AND s.lane = :lane
+              AND b.ending IS NULL AND (b.expires_at > clock_timestamp()) IS NOT FALSE
+            ORDER BY s.due_at, s.priority DESC, s.id
+            LIMIT :limit
+            FOR NO KEY UPDATE OF s SKIP LOCKED
+        ) line
+        LIMIT :limit
+    ), chosen AS (
+        SELECT id, place FROM (
+            SELECT id, place, sum(remaining) OVER (ORDER BY place) AS rows FROM free
+        ) counted
+        WHERE rows <= :rows
     ), leased AS (
         UPDATE shards s
         SET state = 'leased', epoch = s.epoch + 1, slot = :slot, boot_id = :boot_id,
             lease_until = clock_timestamp() + make_interval(secs => :lease)
-        WHERE s.id = ANY(ARRAY(SELECT id FROM hinted UNION ALL SELECT id FROM following))
-        RETURNING s.id, s.epoch, s.batch_id, s.lane, s.alone, s.priority
+        WHERE s.id = ANY(ARRAY(SELECT id FROM chosen))
+        RETURNING s.id, s.epoch, s.batch_id, s.lane, s.alone, s.owner
     ), first AS (
         SELECT id FROM batches
         WHERE id IN (SELECT batch_id FROM leased) AND status = 'queued'
@@ -60,10 +93,10 @@ _CLAIM = text("""
         UPDATE batches b SET status = 'in_progress', started_at = clock_timestamp()
         FROM first WHERE b.id = first.id
     )
-    SELECT l.id, l.epoch, l.batch_id, l.lane, l.alone, b.params, b.system,
+    SELECT l.id, l.epoch, l.batch_id, l.lane, l.alone, l.owner, b.params, b.system,
            extract(epoch FROM b.expires_at - clock_timestamp()) AS seconds_left
-    FROM leased l JOIN batches b ON b.id = l.batch_id
-    ORDER BY l.id IS NOT DISTINCT FROM :hint DESC, l.priority DESC, l.id
+    FROM leased l JOIN chosen c ON c.id = l.id JOIN batches b ON b.id = l.batch_id
+    ORDER BY c.place
 """)
 
 # A statement of its own: the claim's snapshot may be older than the lock it waited for.
@@ -197,14 +230,23 @@ def claim(
     boot_id: str,
     lease: float,
     limit: int = 1,
-    shard: int | None = None,
+    rows: int = SHARD_SIZE,
+    after: str = "",
+    again: bool = False,
 ) -> list[ClaimedShard]:
-    """Lease up to `limit` ready shards for `lease` seconds, `shard` first if it is free, then by
-    priority and age. Never waits for another claimer. Jobs that are ending are left out."""
+    """Lease up to `limit` ready shards of together `rows` requests at most, for `lease` seconds.
+
+    Owners have their turns in a ring: it begins with the one that follows `after`, or with `after`
+    itself where it goes on with `again`. Each owner's own line is by priority and age (`AGING`).
+    Never waits for another claimer. Jobs that are ending are left out.
+    """
     leased = conn.execute(
         _CLAIM,
         {
-            "hint": -1 if shard is None else shard,
+            "after": after,
+            "again": again,
+            "until": after if again else after + _NEXT,
+            "rows": rows,
             "model": model,
             "lane": lane,
             "slot": slot,
@@ -224,6 +266,7 @@ def claim(
             batch_id=row.batch_id,
             lane=Lane(row.lane),
             alone=row.alone,
+            owner=row.owner,
             params=row.params,
             system=row.system,
             seconds_left=None if row.seconds_left is None else float(row.seconds_left),

@@ -13,7 +13,7 @@ from storage.database import DONE_CHANNEL
 from storage.reading import get_batch
 from storage.records import Batch
 from storage.states import TERMINAL_BATCH
-from storage.tables import SHARD_SIZE
+from storage.tables import AGING, SHARD_SIZE
 
 #: Requests deleted in one statement, about; a larger job goes alone.
 _DELETE_AT_ONCE = 100_000
@@ -117,8 +117,9 @@ _RETRY = text("""
         SELECT part, n, nextval('shards_id_seq') AS shard_id
         FROM (SELECT part, count(*) AS n FROM again GROUP BY part ORDER BY part) counted
     ), made AS (
-        INSERT INTO shards (id, batch_id, model, lane, priority, state, remaining)
-        SELECT p.shard_id, b.id, b.model, b.lane, b.priority, 'ready', p.n
+        INSERT INTO shards (id, batch_id, model, lane, priority, owner, due_at, state, remaining)
+        SELECT p.shard_id, b.id, b.model, b.lane, b.priority, b.owner,
+               now() - make_interval(secs => b.priority * :aging), 'ready', p.n
         FROM parts p, batches b WHERE b.id = :id
     ), reopened AS (
         UPDATE requests r
@@ -201,7 +202,7 @@ def retry_failed(conn: Connection, owner: str, batch_id: str) -> Batch | None:
     status = conn.execute(_LOCK_BATCH, {"id": batch_id}).scalar_one_or_none()
     if status not in TERMINAL_BATCH:
         raise Conflict("Only a finished job can be tried again.")
-    conn.execute(_RETRY, {"id": batch_id, "size": SHARD_SIZE})
+    conn.execute(_RETRY, {"id": batch_id, "size": SHARD_SIZE, "aging": AGING})
     return get_batch(conn, owner, batch_id)
 
 

@@ -44,8 +44,8 @@ _LANE_DEPTHS = text("""
     ORDER BY model, lane
 """)
 
-# Steps from lane to lane along the index, and takes the first few of each.
-_READY_SHARDS = text("""
+# Steps from lane to lane along the index, and counts the first few of each.
+_READY_LANES = text("""
     WITH RECURSIVE lanes AS (
         (SELECT model, lane FROM shards WHERE state = 'ready' ORDER BY model, lane LIMIT 1)
         UNION ALL
@@ -56,15 +56,17 @@ _READY_SHARDS = text("""
             ORDER BY model, lane LIMIT 1
         ) following
     )
-    SELECT first.id, lanes.model, lanes.lane
+    SELECT lanes.model, lanes.lane, found.ready
     FROM lanes CROSS JOIN LATERAL (
-        SELECT s.id, s.priority
-        FROM shards s JOIN batches b ON b.id = s.batch_id
-        WHERE s.state = 'ready' AND s.model = lanes.model AND s.lane = lanes.lane
-          AND b.ending IS NULL
-        ORDER BY s.priority DESC, s.id LIMIT :limit
-    ) first
-    ORDER BY lanes.lane = 'express' DESC, first.priority DESC, first.id
+        SELECT count(*) AS ready FROM (
+            SELECT FROM shards s JOIN batches b ON b.id = s.batch_id
+            WHERE s.state = 'ready' AND s.model = lanes.model AND s.lane = lanes.lane
+              AND b.ending IS NULL
+            ORDER BY s.owner, s.due_at, s.priority DESC, s.id LIMIT :limit
+        ) first
+    ) found
+    WHERE found.ready > 0
+    ORDER BY lanes.lane = 'express' DESC, lanes.model
 """)
 
 _LEASED_ROWS = text("""
@@ -158,13 +160,12 @@ def lane_depths(conn: Connection) -> list[LaneDepth]:
     ]
 
 
-def ready_shards(conn: Connection, limit: int) -> list[tuple[int, str, Lane]]:
-    """(shard, model, lane) that may be claimed, in claim order: `limit` of each lane of a model,
-    express first, so that no backlog hides another lane."""
-    rows = conn.execute(_READY_SHARDS, {"limit": limit})
-    return [(row.id, row.model, Lane(row.lane)) for row in rows]
-
-
 def leased_rows(conn: Connection) -> dict[tuple[str, Lane], int]:
     """Requests without an outcome in shards that workers hold, by model and lane."""
     return {(row.model, Lane(row.lane)): row.rows for row in conn.execute(_LEASED_ROWS)}
+
+
+def ready_lanes(conn: Connection, limit: int) -> list[tuple[str, Lane, int]]:
+    """(model, lane, shards that may be claimed), express first; counted up to `limit` of each."""
+    rows = conn.execute(_READY_LANES, {"limit": limit})
+    return [(row.model, Lane(row.lane), row.ready) for row in rows]

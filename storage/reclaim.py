@@ -11,6 +11,7 @@ from __future__ import annotations
 from sqlalchemy import Connection, text
 
 from penstock.errors import PromptError
+from storage.tables import AGING
 
 CRASHES_TO_ISOLATE = 2
 CRASHES_TO_CONDEMN = 3
@@ -41,7 +42,7 @@ _RELEASE = text("""
 # Jobs that are ending are left to `close_open`, which closes their shards for good.
 _EXPIRED = """
     WITH dead AS (
-        SELECT s.id, s.batch_id, s.model, s.lane, s.priority, s.alone
+        SELECT s.id, s.batch_id, s.model, s.lane, s.priority, s.owner, s.alone
         FROM shards s JOIN batches b ON b.id = s.batch_id
         WHERE s.state = 'leased' AND s.lease_until < statement_timestamp() AND b.ending IS NULL
         ORDER BY s.id LIMIT :limit
@@ -49,7 +50,7 @@ _EXPIRED = """
     )"""
 _LEFT_BEHIND = """
     WITH dead AS (
-        SELECT s.id, s.batch_id, s.model, s.lane, s.priority, s.alone
+        SELECT s.id, s.batch_id, s.model, s.lane, s.priority, s.owner, s.alone
         FROM shards s JOIN batches b ON b.id = s.batch_id
         WHERE s.state = 'leased' AND s.slot = :slot AND s.boot_id <> :boot_id
           AND b.ending IS NULL
@@ -64,7 +65,7 @@ _RECLAIM = """
         ORDER BY r.batch_id, r.position
         FOR NO KEY UPDATE OF r
     ), judged AS (
-        SELECT h.batch_id, h.position, h.shard_id, d.model, d.lane, d.priority, d.alone,
+        SELECT h.batch_id, h.position, h.shard_id, d.model, d.lane, d.priority, d.owner, d.alone,
                d.alone AND h.crashes_alone + 1 >= :condemn AS poison,
                CASE WHEN CASE WHEN d.alone THEN h.crashes_alone + 1 < :condemn
                               ELSE h.crashes + 1 >= :isolate END
@@ -72,8 +73,10 @@ _RECLAIM = """
         FROM hit h JOIN dead d ON d.id = h.shard_id
         WHERE h.state = 'running'
     ), isolated AS (
-        INSERT INTO shards (id, batch_id, model, lane, priority, state, alone, remaining)
-        SELECT own_shard, batch_id, model, lane, priority, 'ready', true, 1
+        INSERT INTO shards
+            (id, batch_id, model, lane, priority, owner, due_at, state, alone, remaining)
+        SELECT own_shard, batch_id, model, lane, priority, owner,
+               now() - make_interval(secs => priority * :aging), 'ready', true, 1
         FROM judged WHERE own_shard IS NOT NULL
     ), moved AS (
         UPDATE requests r
@@ -118,6 +121,7 @@ _REAP = text(_EXPIRED + _RECLAIM)
 _RELEASE_SLOT = text(_LEFT_BEHIND + _RECLAIM)
 
 _VERDICTS = {
+    "aging": AGING,
     "isolate": CRASHES_TO_ISOLATE,
     "condemn": CRASHES_TO_CONDEMN,
     "code": PromptError.POISON.value,

@@ -84,6 +84,7 @@ class ClaimedShard:
     batch_id: str
     lane: Lane
     alone: bool  #: holds a suspect prompt: the engine runs nothing else meanwhile
+    owner: str  #: whose turn this was
     params: Params
     system: str | None
     requests: tuple[ClaimedRequest, ...]

@@ -45,6 +45,8 @@ metadata = MetaData(
 
 #: Requests of one shard, the unit of claiming.
 SHARD_SIZE = 64
+#: Seconds of age that one step of priority counts for: even the lowest comes to its end.
+AGING = 600
 
 Id = Text(collation="C")
 Time = DateTime(timezone=True)
@@ -124,6 +126,10 @@ shards = Table(
     Column("model", Id, nullable=False),
     Column("lane", Id, nullable=False),
     Column("priority", SmallInteger, nullable=False),
+    #: Whose turn it is claimed in: the job's owner. Empty in rows of the first two schemas.
+    Column("owner", Id, nullable=False, server_default=text("''")),
+    #: Its place in the owner's line: when it came, earlier by `AGING` for each step of priority.
+    Column("due_at", Time, nullable=False, server_default=func.now()),
     Column("state", Id, nullable=False),
     #: The fence: grows with every lease and with every lease that is taken away.
     _count("epoch"),
@@ -140,9 +146,11 @@ shards = Table(
     CheckConstraint("remaining >= 0", name="remaining"),
     CheckConstraint("(state IN ('ready', 'leased')) = (remaining > 0)", name="open"),
     Index(
-        "ix_shards_ready",
+        "ix_shards_turn",
         "model",
         "lane",
+        "owner",
+        "due_at",
         text("priority DESC"),
         "id",
         postgresql_where=text("state = 'ready'"),

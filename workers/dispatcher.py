@@ -149,16 +149,11 @@ class Dispatcher:
         with self._database.begin() as conn:
             workers = fleet.workers(conn)
             leased = reading.leased_rows(conn)
-            wanted = reading.ready_shards(conn, limit=_most_wake_ups(workers))
-        room: dict[tuple[str, Lane], int] = {}
-        for shard, model, lane in wanted:
-            key = (model, lane)
-            if key not in room:
-                free = _rows(workers, model, lane) - leased.get(key, 0)
-                room[key] = self._room(free, model, lane) if free > 0 else 0
-            if room[key] > 0:
-                room[key] -= 1
-                self._wake_ups.send(shard, model, lane.value)
+            lanes = reading.ready_lanes(conn, limit=_most_wake_ups(workers))
+        for model, lane, ready in lanes:
+            free = _rows(workers, model, lane) - leased.get((model, lane), 0)
+            for _ in range(min(ready, self._room(free, model, lane) if free > 0 else 0)):
+                self._wake_ups.send(model, lane.value)
 
     def _room(self, free: int, model: str, lane: Lane) -> int:
         """Wake-ups to send for so many free rows, beside those that nobody took yet."""
@@ -193,7 +188,7 @@ def _rows(workers: list[WorkerRecord], model: str | None, lane: Lane) -> int:
 
 
 def _most_wake_ups(workers: list[WorkerRecord]) -> int:
-    """Ready shards worth reading: more could not be woken anyway."""
+    """Ready shards worth counting: more could not be woken for anyway."""
     return max(
         WAKE_UPS_PER_CLAIM * math.ceil(_rows(workers, None, lane) / CLAIM_ROWS[lane])
         for lane in Lane

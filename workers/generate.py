@@ -1,6 +1,6 @@
 """The Celery task: a wake-up came, so claim, run, and return a summary for Flower.
 
-Takes ids only and re-reads the truth; a forged or repeated message changes nothing.
+Takes a lane's name only and reads the truth; a forged or repeated message changes nothing.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ def register(
     """Give `app` its one task."""
 
     @app.task(name=TASK)  # type: ignore[untyped-decorator]  # celery ships no types
-    def generate(shard: Any = None, lane: Any = "bulk") -> dict[str, object]:
-        if lane not in list(Lane) or not (shard is None or isinstance(shard, int)):
+    def generate(lane: Any = "bulk", **_: Any) -> dict[str, object]:
+        if lane not in list(Lane):
             return {"refused": "malformed wake-up"}
-        return run_wake_up(Lane(lane), shard)
+        return run_wake_up(Lane(lane))
 
-    def run_wake_up(lane: Lane, shard: int | None) -> dict[str, object]:
+    def run_wake_up(lane: Lane) -> dict[str, object]:
         shares.message_came()
         if not shares.take(lane):
             return {"claimed": 0, "reason": "no free thread in this lane"}
         more = False
         try:
-            leases = runner.claim(lane, shard=shard)
+            leases = runner.claim(lane)
             more = bool(leases) and lane is Lane.EXPRESS
             return run_all(runner, leases)
         except Unavailable as error:
@@ -45,7 +45,7 @@ def register(
         finally:
             shares.give_back(lane)
             if more:  # a chat that ended asks for the next; for bulk the poller tells of room
-                wake_ups.send(None, model, lane.value)
+                wake_ups.send(model, lane.value)
 
 
 def run_all(runner: ShardRunner, leases: list[Lease]) -> dict[str, object]:

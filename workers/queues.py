@@ -45,14 +45,14 @@ class WakeUps:
         self._app = make_app(broker_url, key_prefix)
         # A hint is not worth a long wait, and the dispatcher's tick asks for the depth.
         self._app.conf.broker_transport_options["socket_timeout"] = SOCKET_TIMEOUT
-        self._pending: queue.Queue[tuple[int | None, str, str] | None] = queue.Queue(MAX_PENDING)
+        self._pending: queue.Queue[tuple[str, str] | None] = queue.Queue(MAX_PENDING)
         self._thread = threading.Thread(target=self._run, name="wake-ups", daemon=True)
         self._thread.start()
 
-    def send(self, shard: int | None, model: str, lane: str) -> None:
-        """Ask for one claim; `shard` is a hint. Never blocks, never raises."""
+    def send(self, model: str, lane: str) -> None:
+        """Ask for one claim. Never blocks, never raises."""
         with suppress(queue.Full):
-            self._pending.put_nowait((shard, model, lane))
+            self._pending.put_nowait((model, lane))
 
     def depth(self, model: str, lane: str) -> int:
         """Wake-ups nobody took yet. Raises what the broker's client raises when it is away."""
@@ -80,13 +80,13 @@ class WakeUps:
 
     def _run(self) -> None:
         while (item := self._pending.get()) is not None:
-            shard, model, lane = item
+            model, lane = item
             try:
                 self._app.send_task(
                     TASK,
-                    kwargs={"shard": shard, "lane": lane},
+                    kwargs={"lane": lane},
                     queue=make_queue(model, lane),
-                    task_id=f"{lane}-{shard or 'any'}-{uuid7().hex[-12:]}",
+                    task_id=f"{lane}-{uuid7().hex[-12:]}",
                     retry=False,
                 )
             except Exception as error:  # a hint only; whatever the broker's client raises

@@ -227,7 +227,7 @@ class GpuWorker:
     def _wake(self) -> None:
         """Ask for one more claim of bulk, by the broker, so that Flower shows it."""
         if self._wake_ups is not None:
-            self._wake_ups.send(None, self._identity.model, Lane.BULK.value)
+            self._wake_ups.send(self._identity.model, Lane.BULK.value)
 
     def _drain(self) -> None:
         """Stop claiming, finish what runs within the grace period, give back the rest. Whoever

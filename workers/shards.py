@@ -21,6 +21,7 @@ from storage import leases as sql
 from storage.database import Database
 from storage.records import ClaimedRequest, ClaimedShard
 from storage.states import Lane
+from storage.tables import SHARD_SIZE
 from workers import params
 from workers.admissions import Admissions, Rows
 from workers.committer import Committer
@@ -65,6 +66,7 @@ class ShardRunner:
         self._sizes = sizes
         self._draining = threading.Event()
         self._claiming = {lane: threading.Lock() for lane in Lane}
+        self._last_turn = dict.fromkeys(Lane, "")  # the owner that the last claim ended with
         self._dry = False  # the last claim of bulk found nothing
         #: Set when bulk has room for another shard, and there may be one.
         self.room = threading.Event()
@@ -81,15 +83,16 @@ class ShardRunner:
         """Claim nothing more."""
         self._draining.set()
 
-    def claim(self, lane: Lane, *, shard: int | None = None) -> list[Lease]:
+    def claim(self, lane: Lane) -> list[Lease]:
         """Lease the next shard of a lane, or several small ones that together are no larger than
-        a full one: a thousand jobs of one prompt each must not run one by one. Nothing when the
-        engine has enough bulk to go on with. Raises `Unavailable`."""
+        a full one: a thousand jobs of one prompt each must not run one by one. Each claim is the
+        next owner's turn; what is left of a full shard goes to the owners after it. Nothing when
+        the engine has enough bulk to go on with. Raises `Unavailable`."""
         try:
             with self._claiming[lane]:
                 if self._draining.is_set() or not self.engine.alive() or not self._has_room(lane):
                     return []
-                found = [Lease(one) for one in self._claim_next(lane, shard)]
+                found = [Lease(one) for one in self._claim_next(lane)]
                 for lease in found:
                     self._held.add(lease)
                 if lane is Lane.BULK:
@@ -99,13 +102,13 @@ class ShardRunner:
             if lane is Lane.BULK:
                 self.claimed.set()
 
-    def _claim_next(self, lane: Lane, shard: int | None) -> list[ClaimedShard]:
-        claimed = self._claim(lane, 1, shard)
+    def _claim_next(self, lane: Lane) -> list[ClaimedShard]:
+        claimed = self._claim(lane, self._last_turn[lane])
         if claimed and not claimed[0].alone:
             with contextlib.suppress(Unavailable):  # the first one is ours already
-                rows = max(1, len(claimed[0].requests))
-                if more := min(self._sizes.claim_rows[lane] // rows - 1, MAX_SHARDS - 1):
-                    claimed += self._claim(lane, more, None)
+                claimed += self._claim_more(lane, claimed[0])
+        if claimed:
+            self._last_turn[lane] = claimed[-1].owner
         return claimed
 
     def _has_room(self, lane: Lane) -> bool:
@@ -120,7 +123,17 @@ class ShardRunner:
         if not self._dry and not self.room.is_set() and self._has_room(Lane.BULK):
             self.room.set()
 
-    def _claim(self, lane: Lane, limit: int, shard: int | None) -> list[ClaimedShard]:
+    def _claim_more(self, lane: Lane, first: ClaimedShard) -> list[ClaimedShard]:
+        """Of the same owner, then of the next ones: what makes a small shard a full one."""
+        rows, most = max(1, len(first.requests)), self._sizes.claim_rows[lane]
+        limit = min(most // rows, MAX_SHARDS) - 1
+        if limit < 1:
+            return []
+        return self._claim(lane, first.owner, again=True, limit=limit, rows=most - rows)
+
+    def _claim(
+        self, lane: Lane, after: str, *, again: bool = False, limit: int = 1, rows: int = SHARD_SIZE
+    ) -> list[ClaimedShard]:
         who = self._identity
         with self._database.begin() as conn:
             claimed = sql.claim(
@@ -131,7 +144,9 @@ class ShardRunner:
                 boot_id=who.boot_id,
                 lease=who.lease_seconds,
                 limit=limit,
-                shard=shard,
+                rows=rows,
+                after=after,
+                again=again,
             )
             if lane is Lane.EXPRESS:  # it runs at once, so one transaction does for both
                 for one in (one for one in claimed if not one.alone):

@@ -111,7 +111,7 @@ async def retry_failed(parts: PartsDep, owner: Owner, batch_id: BatchId) -> Resp
     """Run the failed prompts of a finished job again; results that succeeded stay."""
     batch = await parts.offload.store(lambda conn: lifecycle.retry_failed(conn, owner, batch_id))
     if batch is not None:
-        parts.wake_ups.send(None, batch.model, batch.lane.value)
+        parts.wake_ups.send(batch.model, batch.lane.value)
     return _status_of(batch)
 
 

@@ -37,7 +37,12 @@ class BatchFields(SamplingFields):
     system: str | None = Field(
         default=None, max_length=100_000, description="System prompt of all."
     )
-    priority: int = Field(default=0, ge=-100, le=100, description="Higher is claimed first.")
+    priority: int = Field(
+        default=0,
+        ge=-100,
+        le=100,
+        description="Higher is claimed first among your jobs; a step counts as ten minutes of age.",
+    )
     expires_in: int | None = Field(
         default=None, ge=1, le=30 * 86_400, description="Seconds until unfinished prompts expire."
     )

@@ -29,6 +29,7 @@ from tests.support.ledger import (
 from tests.support.postgres import PostgresServer
 
 SLOTS = ("alpha", "beta", "gamma")
+OWNERS = ("ann", "bob", "")
 PROTOCOL = settings(
     max_examples=50,
     stateful_step_count=60,
@@ -79,7 +80,8 @@ class LeaseProtocol(RuleBasedStateMachine):
         for position in bad:
             if position < size:
                 prompts[position] = jobs.bad_prompt()
-        batch = jobs.new_batch(lane=lane, priority=priority, expires_in=3600.0)
+        owner = OWNERS[size % len(OWNERS)]
+        batch = jobs.new_batch(owner=owner, lane=lane, priority=priority, expires_in=3600.0)
         self.act(lambda conn: intake.create_batch(conn, batch, prompts))
 
     @initialize(size=st.sampled_from([1, 2, 3, 66]))
@@ -90,7 +92,8 @@ class LeaseProtocol(RuleBasedStateMachine):
     @rule(pick=picks)
     def cancel(self, pick: int) -> None:
         batch_id = self.pick_batch(pick)
-        self.act(lambda conn: lifecycle.request_cancel(conn, jobs.OWNER, batch_id))
+        owner = self.before.batches[batch_id].owner
+        self.act(lambda conn: lifecycle.request_cancel(conn, owner, batch_id))
 
     @precondition(lambda self: self.unfinished() > 2)
     @rule(pick=picks)
@@ -112,9 +115,8 @@ class LeaseProtocol(RuleBasedStateMachine):
     # What workers do
 
     @precondition(lambda self: self.ready())
-    @rule(slot=slots, pick=picks, limit=st.integers(1, 3), hint=picks, admitted=some)
-    def claim(self, slot: str, pick: int, limit: int, hint: int, admitted: set[int]) -> None:
-        shards = sorted(self.before.shards)
+    @rule(slot=slots, pick=picks, limit=st.integers(1, 3), again=st.booleans(), admitted=some)
+    def claim(self, slot: str, pick: int, limit: int, again: bool, admitted: set[int]) -> None:
         lane = Lane(self.ready()[pick % len(self.ready())].lane)
         given = self.act(
             lambda conn: leases.claim(
@@ -125,7 +127,8 @@ class LeaseProtocol(RuleBasedStateMachine):
                 boot_id=self.boot_id(slot),
                 lease=jobs.LEASE,
                 limit=limit,
-                shard=shards[hint % len(shards)] if hint % 2 else None,
+                after=OWNERS[pick % len(OWNERS)],
+                again=again,
             )
         )
         for shard in given:
@@ -201,7 +204,7 @@ class LeaseProtocol(RuleBasedStateMachine):
         """Often, because a prompt is condemned only after five crashes."""
         for _ in range(times):
             if self.ready():
-                self.claim(slot, pick, limit=1, hint=0, admitted=some)
+                self.claim(slot, pick, limit=1, again=False, admitted=some)
             self.act(lambda conn: _end_leases(conn, None))
             self.act(leases.reap)
 
@@ -304,7 +307,7 @@ class LeaseProtocolWithRetry(LeaseProtocol):
         if self.before.batches[batch_id].status not in TERMINAL_BATCH:
             return
         with self.database.begin() as conn:
-            lifecycle.retry_failed(conn, jobs.OWNER, batch_id)
+            lifecycle.retry_failed(conn, self.before.batches[batch_id].owner, batch_id)
         earlier, self.before = self.before, self.look()
         for key, result in earlier.results.items():
             if result.error_code is None or key[0] != batch_id:

@@ -50,7 +50,9 @@ def claim(
     *,
     lane: Lane = Lane.BULK,
     limit: int = 1,
-    shard: int | None = None,
+    rows: int = 1_000_000,
+    after: str = "",
+    again: bool = False,
     lease: float = LEASE,
 ) -> list[ClaimedShard]:
     with database.begin() as conn:
@@ -62,7 +64,9 @@ def claim(
             boot_id=boot_id,
             lease=lease,
             limit=limit,
-            shard=shard,
+            rows=rows,
+            after=after,
+            again=again,
         )
 
 

@@ -33,11 +33,12 @@ class Jobs:
     """Posts jobs and reads them, as the API would."""
 
     database: Database
+    owner: str = "default"
 
     def post(self, prompts: int, lane: Lane = Lane.BULK, text: str = "prompt") -> str:
         batch = NewBatch(
             id=new_id("batch"),
-            owner="default",
+            owner=self.owner,
             kind="batch",
             model="fake",
             lane=lane,
@@ -50,7 +51,7 @@ class Jobs:
 
     def get(self, batch_id: str) -> Batch:
         with self.database.begin() as conn:
-            batch = reading.get_batch(conn, "default", batch_id)
+            batch = reading.get_batch(conn, self.owner, batch_id)
         assert batch is not None
         return batch
 

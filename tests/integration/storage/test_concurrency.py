@@ -38,7 +38,7 @@ def test_a_claim_passes_by_what_another_is_claiming(wide: Database) -> None:
             conn, model=jobs.MODEL, lane=Lane.BULK, slot="a", boot_id="a", lease=jobs.LEASE
         )
         # The first claim is not committed yet; the second one does not wait for it.
-        (second,) = jobs.claim(wide, "b", shard=first.id)
+        (second,) = jobs.claim(wide, "b")
 
     assert second.id != first.id
     assert jobs.claim(wide) == []

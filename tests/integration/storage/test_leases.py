@@ -35,7 +35,8 @@ def _lose(database: Database, shard: ClaimedShard) -> None:
     with database.begin() as conn:
         conn.execute(text("UPDATE shards SET lease_until = now() - interval '1s'"))
         assert leases.reap(conn) == 1
-    assert jobs.claim(database, "other", shard=shard.id)[0].epoch > shard.epoch
+    (taken,) = jobs.claim(database, "other")
+    assert (taken.id, taken.epoch) == (shard.id, shard.epoch + 2)
 
 
 def test_higher_priority_is_claimed_first_then_the_older_job(database: Database) -> None:
@@ -65,16 +66,6 @@ def test_lanes_and_models_do_not_mix(database: Database) -> None:
     assert len(jobs.claim(database, lane=Lane.EXPRESS)) == 1
 
 
-def test_a_named_shard_comes_first_and_a_taken_one_is_replaced(database: Database) -> None:
-    jobs.store(database, 3 * SHARD_SIZE)
-    with database.begin() as conn:
-        first, second, third = [shard for shard, _, _ in reading.ready_shards(conn, 3)]
-
-    assert [shard.id for shard in jobs.claim(database, shard=third)] == [third]
-    assert [shard.id for shard in jobs.claim(database, shard=third, limit=2)] == [first, second]
-    assert jobs.claim(database, shard=third) == []
-
-
 def test_the_first_claim_starts_the_job_and_the_second_does_not(database: Database) -> None:
     batch = jobs.store(database, SHARD_SIZE + 1)
     assert batch.started_at is None
@@ -96,16 +87,14 @@ def test_the_first_claim_starts_the_job_and_the_second_does_not(database: Databa
 def test_a_job_that_is_ending_is_not_claimed(database: Database, end: str) -> None:
     batch = jobs.store(database, expires_in=0.0)
     with database.begin() as conn:
-        shard = reading.ready_shards(conn, 1)[0][0]
         if end == "cancel":
             lifecycle.request_cancel(conn, jobs.OWNER, batch.id)
         else:
             assert lifecycle.expire_due(conn) == 1
 
     assert jobs.claim(database) == []
-    assert jobs.claim(database, shard=shard) == []
     with database.begin() as conn:
-        assert reading.ready_shards(conn, 5) == []
+        assert reading.ready_lanes(conn, 5) == []
 
 
 def test_admission_counts_an_attempt_once(database: Database) -> None:
@@ -245,7 +234,6 @@ def test_a_job_whose_time_is_over_is_claimed_no_more_though_nobody_has_ended_it(
         assert leases.release(conn, shard.id, shard.epoch)
 
     assert jobs.claim(database, limit=9) == []
-    assert jobs.claim(database, shard=shard.id) == []
     assert _status(database, batch.id) == BatchStatus.IN_PROGRESS
 
 

@@ -72,7 +72,7 @@ def _claim(database: Database) -> ClaimedShard:
 
 
 def test_claiming_reads_by_index(long_queue: Database) -> None:
-    def claim(conn: Connection, hint: int | None = None) -> None:
+    def claim(conn: Connection, after: str = "") -> None:
         claimed = leases.claim(
             conn,
             model=jobs.MODEL,
@@ -80,14 +80,12 @@ def test_claiming_reads_by_index(long_queue: Database) -> None:
             slot="slot",
             boot_id="boot",
             lease=jobs.LEASE,
-            shard=hint,
+            after=after,
         )
         assert len(claimed) == 1
 
-    with long_queue.begin() as conn:
-        hint = reading.ready_shards(conn, 3)[2][0]
     assert _run(long_queue, claim) == {}
-    assert _run(long_queue, lambda conn: claim(conn, hint)) == {}
+    assert _run(long_queue, lambda conn: claim(conn, jobs.OWNER)) == {}
 
 
 def test_what_a_worker_writes_reads_by_index(long_queue: Database) -> None:
@@ -121,7 +119,7 @@ def test_what_the_dispatcher_does_reads_by_index(long_queue: Database) -> None:
         "reap": leases.reap,
         "extend_all": lambda conn: leases.extend_all(conn, jobs.LEASE),
         "release_slot": lambda conn: leases.release_slot(conn, "slot", "next boot"),
-        "ready_shards": lambda conn: reading.ready_shards(conn, 16),
+        "ready_lanes": lambda conn: reading.ready_lanes(conn, 16),
         "lane_depths": reading.lane_depths,
         "close_open": lambda conn: lifecycle.close_open(conn, 2),
         "expire_due": lifecycle.expire_due,

@@ -109,7 +109,7 @@ def test_an_empty_queue_has_no_depth(database: Database) -> None:
 
     with database.begin() as conn:
         assert reading.lane_depths(conn) == []
-        assert reading.ready_shards(conn, 5) == []
+        assert reading.ready_lanes(conn, 5) == []
 
 
 def test_a_lane_whose_shards_are_all_leased_waits_for_nothing(database: Database) -> None:
@@ -122,20 +122,16 @@ def test_a_lane_whose_shards_are_all_leased_waits_for_nothing(database: Database
     assert (depth.ready_shards, depth.leased_shards, depth.oldest_seconds) == (0, 1, 0.0)
 
 
-def test_ready_shards_are_named_in_claim_order_with_no_lane_hidden(database: Database) -> None:
+def test_every_lane_with_ready_shards_is_named_and_counted_as_far_as_asked(
+    database: Database,
+) -> None:
     jobs.store(database, 5 * SHARD_SIZE)
-    jobs.store(database, 1, priority=1)
     jobs.store(database, 1, model="another")
     jobs.store(database, 1, lane=Lane.EXPRESS)
 
     with database.begin() as conn:
-        ready = reading.ready_shards(conn, 2)
-
-    assert [(model, lane) for _, model, lane in ready] == [
-        (jobs.MODEL, Lane.EXPRESS),
-        (jobs.MODEL, Lane.BULK),
-        (jobs.MODEL, Lane.BULK),
-        ("another", Lane.BULK),
-    ]
-    claimed = [jobs.claim(database)[0].id for _ in range(2)]
-    assert [shard for shard, model, lane in ready[1:3]] == claimed
+        assert reading.ready_lanes(conn, 2) == [
+            (jobs.MODEL, Lane.EXPRESS, 1),
+            ("another", Lane.BULK, 1),
+            (jobs.MODEL, Lane.BULK, 2),
+        ]

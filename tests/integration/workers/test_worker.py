@@ -53,7 +53,7 @@ def test_a_wake_up_reaches_the_worker_through_celery(
     until("the consumer is ready", lambda: "consumer.ready" in processes.log_of(worker))
     batch = jobs.post(130)
     wake_ups = WakeUps(redis_url, "penstock:")
-    wake_ups.send(None, "fake", "bulk")
+    wake_ups.send("fake", "bulk")
     until("the job ends", lambda: jobs.finished(batch))
     assert_one_good_outcome_each(jobs, batch, 130)
     wake_ups.close()

@@ -11,7 +11,9 @@ from workers.lease import Lease, Leases
 
 def make_lease(prompts: int = 2, shard: int = 7, epoch: int = 3) -> Lease:
     requests = tuple(ClaimedRequest(n, (("user", f"prompt {n}"),)) for n in range(prompts))
-    return Lease(ClaimedShard(shard, epoch, "batch_1", Lane.BULK, False, {}, None, requests))
+    return Lease(
+        ClaimedShard(shard, epoch, "batch_1", Lane.BULK, False, "owner", {}, None, requests)
+    )
 
 
 def test_a_lease_is_over_when_every_prompt_is_stored() -> None:

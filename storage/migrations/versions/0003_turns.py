@@ -1,0 +1,75 @@
+"""Owners' turns, and how much each has waiting. Runs while the service runs: columns with constant
+defaults rewrite no row, and the indexes are built from one look at shards and batches. What the
+code of the second schema stores meanwhile takes its turn as an owner without a name."""
+
+from __future__ import annotations
+
+import time
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.exc import OperationalError
+
+revision = "0003"
+down_revision = "0002"
+
+# Whoever waits for a lock holds up all who come after it: so wait shortly, and often.
+_WAIT = "SET LOCAL lock_timeout = '500ms'"
+_TRIES = 60
+_PAUSE = 0.5  # seconds
+
+_OPEN = sa.text("status IN ('queued', 'in_progress')")
+_READY = sa.text("state = 'ready'")
+
+
+def upgrade() -> None:
+    _lock("shards")
+    op.add_column(
+        "shards",
+        sa.Column("owner", sa.Text(collation="C"), server_default=sa.text("''"), nullable=False),
+    )
+    op.add_column(
+        "shards",
+        sa.Column(
+            "due_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+        ),
+    )
+    op.create_index(
+        "ix_shards_turn",
+        "shards",
+        ["model", "lane", "owner", "due_at", sa.literal_column("priority DESC"), "id"],
+        unique=False,
+        postgresql_where=_READY,
+    )
+    op.drop_index("ix_shards_ready", "shards")
+
+
+def downgrade() -> None:
+    _lock("shards")
+    op.create_index(
+        "ix_shards_ready",
+        "shards",
+        ["model", "lane", sa.literal_column("priority DESC"), "id"],
+        unique=False,
+        postgresql_where=_READY,
+    )
+    op.drop_index("ix_shards_turn", "shards")
+    op.drop_column("shards", "due_at")
+    op.drop_column("shards", "owner")
+
+
+def _lock(table: str) -> None:
+    connection = op.get_bind()
+    for attempt in range(1, _TRIES + 1):
+        try:
+            with connection.begin_nested():
+                connection.execute(sa.text(_WAIT))
+                connection.execute(sa.text(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"))
+                return
+        except OperationalError:
+            if attempt == _TRIES:
+                raise
+            time.sleep(_PAUSE)
