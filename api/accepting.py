@@ -6,17 +6,18 @@ Knows storage and the queue's names; knows no HTTP.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
 from api.dependencies import Parts
-from penstock.errors import IdempotencyMismatch, ModelNotFound, NotFound
+from penstock.errors import IdempotencyMismatch, ModelNotFound, NotFound, PenstockError
 from penstock.telemetry import get_logger
-from storage import fleet, reading
-from storage.intake import IdempotentReplay
-from storage.records import Batch
+from storage import fleet, quota, reading
+from storage.intake import IdempotentReplay, create_batch, find_idempotent
+from storage.quota import Amount, Limits
+from storage.records import Batch, NewBatch, NewPrompt
 
 log = get_logger(__name__)
 
@@ -45,6 +46,29 @@ def resolve_model(conn: Connection, asked: str | None, configured: str) -> str:
         return asked
     names = ", ".join(sorted(served | {configured}))
     raise ModelNotFound(f"There is no such model; served: {names}.", param="model")
+
+
+def create_within_limits(
+    conn: Connection,
+    limits: Limits | None,
+    batch: NewBatch,
+    prompts: Iterable[NewPrompt],
+    count: int,
+) -> Batch:
+    """Store `count` prompts where there is room for them; else raises `LimitReached`, `Overloaded`
+    or `TooLarge`. A repeated post of a stored job is no new one, however full the queue is."""
+    if limits is None:
+        return create_batch(conn, batch, prompts)
+    try:
+        quota.check(conn, limits, batch.owner, batch.lane, Amount(1, count, 0))
+    except PenstockError:
+        key = batch.idempotency_key
+        if key is not None and (earlier := find_idempotent(conn, batch.owner, key)):
+            raise IdempotentReplay(earlier) from None
+        raise
+    stored = create_batch(conn, batch, prompts)
+    quota.settle(conn, limits, batch.owner, batch.lane)
+    return stored
 
 
 async def store(parts: Parts, create: Create, digest: str | None) -> Stored:

@@ -24,8 +24,10 @@ from api.waiting import Waiters
 from penstock import __version__, telemetry
 from penstock.errors import StackError
 from penstock.hosts import is_loopback
-from penstock.settings import Settings
+from penstock.settings import QueueSettings, Settings
 from storage.database import Database
+from storage.quota import Amount, Limits
+from storage.states import Lane
 from workers.queues import WakeUps
 
 log = telemetry.get_logger(__name__)
@@ -121,5 +123,20 @@ def _config(settings: Settings) -> ApiConfig:
         max_waiting=api.max_waiting,
         chat_timeout=api.chat_timeout,
         max_history_turns=api.max_history_turns,
+        limits=_limits(settings.queue),
         database_connections=settings.database.pool_size,
     )
+
+
+def _limits(queue: QueueSettings) -> dict[Lane, Limits]:
+    """A chat is a job of one prompt, in a lane with bounds of its own."""
+    return {
+        Lane.BULK: Limits(
+            owner=Amount(queue.owner_jobs, queue.owner_prompts, queue.owner_bytes),
+            total=Amount(queue.jobs, queue.prompts, queue.bytes),
+        ),
+        Lane.EXPRESS: Limits(
+            owner=Amount(queue.owner_chats, queue.owner_chats, queue.owner_bytes),
+            total=Amount(queue.chats, queue.chats, queue.bytes),
+        ),
+    }

@@ -22,7 +22,6 @@ from penstock.ids import new_id
 from penstock.schemas.chat import ChatAnswer, ChatRequest
 from penstock.telemetry import get_logger
 from storage import conversations, lifecycle, reading
-from storage.intake import create_batch
 from storage.records import Batch, NewBatch, NewPrompt, ResultRow
 from storage.states import Lane
 
@@ -85,7 +84,9 @@ async def store_chat(parts: Parts, post: ChatPost) -> accepting.Stored:
             idempotency_key=post.key,
             body_hash=post.digest,
         )
-        return create_batch(conn, batch, [NewPrompt((*earlier, *said))])
+        prompts = [NewPrompt((*earlier, *said))]
+        limits = config.limits.get(batch.lane)
+        return accepting.create_within_limits(conn, limits, batch, prompts, 1)
 
     return await accepting.store(parts, create, post.digest)
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from storage.quota import Limits
+from storage.states import Lane
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,4 +25,6 @@ class ApiConfig:
     max_waiting: int = 1_000
     chat_timeout: float = 120
     max_history_turns: int = 10
+    #: How much may wait; a lane that is not named has no bound.
+    limits: Mapping[Lane, Limits] = field(default_factory=dict)
     database_connections: int = 10  #: the pool that the threads here have to fit in

@@ -90,6 +90,7 @@ STATUSES: Final[Mapping[type[e.PenstockError], int]] = {
     e.Conflict: 409,
     e.TooLarge: 413,
     e.Unauthorized: 401,
+    e.LimitReached: 429,
     e.Unavailable: 503,
     e.ModelError: 503,
     e.ModelNotFound: 404,
@@ -115,7 +116,7 @@ def problem_of(error: e.PenstockError) -> Problem:
         code = error.reason.value
     headers: dict[str, str] = {}
     if status in (429, 503):
-        headers["Retry-After"] = str(DEFAULT_RETRY_AFTER)
+        headers["Retry-After"] = str(error.retry_after or DEFAULT_RETRY_AFTER)
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     request_id = getattr(error, "request_id", None)

@@ -23,6 +23,7 @@ DESCRIPTIONS: Final = {
     413: "The body is larger than the limit.",
     415: "Not application/json.",
     422: "A field is wrong, or the Idempotency-Key was used with another body.",
+    429: "You have as much in the queue as you may have: see Retry-After.",
     503: "Overloaded, or a store is away: see Retry-After.",
 }
 

@@ -7,6 +7,7 @@
     ├── Conflict              not possible in the present state
     ├── TooLarge              a limit on size was passed
     ├── Unauthorized          no key, or an unknown one
+    ├── LimitReached          the owner has as much in the queue as it may have
     ├── Unavailable           a store or the engine is away; try again
     │   └── Overloaded        a bound was reached; try again later
     ├── ModelError
@@ -30,9 +31,16 @@ class PenstockError(Exception):
     code: ClassVar[str] = "error"
     retryable: ClassVar[bool] = False
 
-    def __init__(self, message: str | None = None, *, param: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        param: str | None = None,
+        retry_after: int | None = None,
+    ) -> None:
         self.message = message or (type(self).__doc__ or "").strip()
         self.param = param
+        self.retry_after = retry_after  #: seconds, where it is known
         super().__init__(self.message)
 
 
@@ -70,6 +78,13 @@ class Unauthorized(PenstockError):
     """A valid API key is needed."""
 
     code = "invalid_api_key"
+
+
+class LimitReached(PenstockError):
+    """You have as much in the queue as you may have."""
+
+    code = "rate_limit_exceeded"
+    retryable = True
 
 
 class Unavailable(PenstockError):

@@ -151,6 +151,29 @@ class ApiSettings(BaseModel):
         return value
 
 
+class QueueSettings(BaseModel):
+    """How much may wait: beyond an owner's bound 429, beyond that of all 503. Chats count apart."""
+
+    owner_prompts: int = Field(
+        default=2_000_000, ge=1, description="Prompts of one owner's jobs without an outcome."
+    )
+    owner_bytes: int = Field(
+        default=4_000_000_000, ge=1, description="Bytes of them, about: by the share that is open."
+    )
+    owner_jobs: int = Field(default=5_000, ge=1, description="Unfinished jobs of one owner.")
+    owner_chats: int = Field(default=1_000, ge=1, description="Unanswered chats of one owner.")
+    prompts: int = Field(
+        default=5_000_000, ge=1, description="Prompts of all jobs without an outcome."
+    )
+    bytes: int = Field(default=10_000_000_000, ge=1, description="Bytes of them, about.")
+    jobs: int = Field(
+        default=10_000,
+        ge=1,
+        description="Unfinished jobs of all owners; each post counts through them.",
+    )
+    chats: int = Field(default=2_000, ge=1, description="Unanswered chats of all owners.")
+
+
 class WorkerSettings(BaseModel):
     """One GPU worker and its leases. All in seconds."""
 
@@ -220,6 +243,7 @@ class Settings(BaseSettings):
     broker: BrokerSettings = Field(default_factory=BrokerSettings)
     model: ModelSettings = Field(default_factory=ModelSettings)
     api: ApiSettings = Field(default_factory=ApiSettings)
+    queue: QueueSettings = Field(default_factory=QueueSettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
     dispatcher: DispatcherSettings = Field(default_factory=DispatcherSettings)
     flower: FlowerSettings = Field(default_factory=FlowerSettings)

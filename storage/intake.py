@@ -34,7 +34,7 @@ _REQUESTS = "requests (batch_id, position, shard_id, state, messages)"
 _RESULTS = "results (batch_id, position, error_code, error_message)"
 _SHARD_IDS = text("SELECT nextval('shards_id_seq') FROM generate_series(1, :count)")
 _ACCEPT = text("""
-    UPDATE batches SET total = :total, failed = :failed, status = :status
+    UPDATE batches SET total = :total, failed = :failed, bytes = :bytes, status = :status
     WHERE id = :id AND status = 'validating'
 """)
 
@@ -55,6 +55,7 @@ class _Encoded:
     messages: str
     code: str | None = None
     reason: str | None = None
+    bytes: int = 0  #: 0 where it cannot run
 
 
 def find_idempotent(conn: Connection, owner: str, key: str) -> Batch | None:
@@ -83,13 +84,17 @@ def create_batch(conn: Connection, batch: NewBatch, prompts: Iterable[NewPrompt]
     # 1. The batch claims its idempotency key.
     _insert_batch(conn, batch)
     # 2. Requests and shards, chunk by chunk, as the iterable gives them.
-    total = failed = 0
+    total = failed = size = 0
     for chunk in _chunks(prompts):
         total += len(chunk)
+        size += sum(prompt.bytes for prompt in chunk)
         failed += _store_chunk(conn, batch, chunk)
     # 3. Only now it is a job. One without a runnable prompt is ready to be finalized.
     status = BatchStatus.QUEUED if failed < total else BatchStatus.FINALIZING
-    conn.execute(_ACCEPT, {"id": batch.id, "total": total, "failed": failed, "status": status})
+    conn.execute(
+        _ACCEPT,
+        {"id": batch.id, "total": total, "failed": failed, "bytes": size, "status": status},
+    )
     return batch_record(
         conn.execute(select(*batch_columns()).where(batches.c.id == batch.id)).one()
     )
@@ -205,7 +210,8 @@ def _encode(position: int, prompt: NewPrompt) -> _Encoded:
         reason = "The prompt has a NUL character or half of a surrogate pair."
         return _Encoded(position, null(), PromptError.INVALID_TEXT, reason)
     text = json.dumps(prompt.messages, ensure_ascii=False, separators=(",", ":"))
-    return _Encoded(position, field(text))
+    size = len(text) if text.isascii() else len(text.encode())
+    return _Encoded(position, field(text), bytes=size)
 
 
 def _failure_line(batch_id: str, prompt: _Encoded) -> str:

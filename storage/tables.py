@@ -88,6 +88,8 @@ batches = Table(
     _count("failed"),
     _count("prompt_tokens", BigInteger),
     _count("completion_tokens", BigInteger),
+    #: Of the prompts that can run, as they are stored.
+    _count("bytes", BigInteger),
     _created(),
     Column("started_at", Time),
     Column("finished_at", Time),

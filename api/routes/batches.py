@@ -15,7 +15,6 @@ from penstock.errors import NotFound
 from penstock.ids import new_id
 from penstock.schemas.batch import Accepted, BatchResult, JobList
 from storage import lifecycle, overview
-from storage.intake import create_batch
 from storage.records import Batch, NewBatch
 from storage.states import Lane
 
@@ -26,7 +25,7 @@ router = APIRouter(tags=["jobs"])
     "/batch-generate",
     status_code=202,
     response_model=Accepted,
-    responses=openapi.errors(400, 404, 413, 415, 422),
+    responses=openapi.errors(400, 404, 413, 415, 422, 429),
     openapi_extra=openapi.body("BatchRequest", openapi.BATCH_EXAMPLES),
 )
 async def submit(
@@ -67,9 +66,9 @@ def _creator(
             idempotency_key=key,
             body_hash=digest,
         )
-        return create_batch(
-            conn, batch, intake.to_prompts(job.messages, parts.config.max_prompt_bytes)
-        )
+        prompts = intake.to_prompts(job.messages, parts.config.max_prompt_bytes)
+        limits = parts.config.limits.get(batch.lane)
+        return accepting.create_within_limits(conn, limits, batch, prompts, len(job.messages))
 
     return create
 

@@ -30,7 +30,7 @@ JSON_FACTOR = 6
     response_model=ChatAnswer,
     responses={
         202: {"model": ChatAccepted, "description": "With `wait: false`: stored, to be polled."},
-        **openapi.errors(400, 404, 409, 413, 415, 422),
+        **openapi.errors(400, 404, 409, 413, 415, 422, 429),
     },
     openapi_extra=openapi.body("ChatRequest", openapi.CHAT_EXAMPLES),
 )

@@ -1,6 +1,6 @@
 """Owners' turns, and how much each has waiting. Runs while the service runs: columns with constant
-defaults rewrite no row, and the indexes are built from one look at shards and batches. What the
-code of the second schema stores meanwhile takes its turn as an owner without a name."""
+defaults rewrite no row, and the index is built from one look at the shards. What the code of the
+second schema stores meanwhile takes its turn as an owner without a name, and has no bytes."""
 
 from __future__ import annotations
 
@@ -18,12 +18,15 @@ _WAIT = "SET LOCAL lock_timeout = '500ms'"
 _TRIES = 60
 _PAUSE = 0.5  # seconds
 
-_OPEN = sa.text("status IN ('queued', 'in_progress')")
 _READY = sa.text("state = 'ready'")
 
 
 def upgrade() -> None:
-    _lock("shards")
+    _lock()
+    op.add_column(
+        "batches",
+        sa.Column("bytes", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+    )
     op.add_column(
         "shards",
         sa.Column("owner", sa.Text(collation="C"), server_default=sa.text("''"), nullable=False),
@@ -48,7 +51,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    _lock("shards")
+    _lock()
     op.create_index(
         "ix_shards_ready",
         "shards",
@@ -59,15 +62,17 @@ def downgrade() -> None:
     op.drop_index("ix_shards_turn", "shards")
     op.drop_column("shards", "due_at")
     op.drop_column("shards", "owner")
+    op.drop_column("batches", "bytes")
 
 
-def _lock(table: str) -> None:
+def _lock() -> None:
+    """Both tables or none: who holds one while it waits for the other could wait for ever."""
     connection = op.get_bind()
     for attempt in range(1, _TRIES + 1):
         try:
             with connection.begin_nested():
                 connection.execute(sa.text(_WAIT))
-                connection.execute(sa.text(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"))
+                connection.execute(sa.text("LOCK TABLE batches, shards IN ACCESS EXCLUSIVE MODE"))
                 return
         except OperationalError:
             if attempt == _TRIES:
