@@ -41,8 +41,8 @@ class Committer(Background):
         self._since: dict[Lease, float] = {}
 
     def put(self, lease: Lease, outcome: Outcome) -> None:
-        """Hand over one outcome; never blocks. What waits is bounded by the rows the engine
-        admits, and it admits none while the database is away."""
+        """Hand over one outcome; never blocks. What waits is bounded: while the database is away
+        the engine admits no more rows than were admitted ahead."""
         self._inbox.append((time.monotonic(), lease, outcome))
         if lease.unended == 0:  # to wake a thread costs the engine more than to leave it asleep
             self._wanted.set()

@@ -68,7 +68,7 @@ class Heartbeat(Background):
                 self._beat()
             except Unavailable as error:
                 log.warning("heartbeat.missed", reason=error.message)
-            self._fence()
+            self.fence()
 
     def _extend(self) -> None:
         if leases := self._held.all():
@@ -116,7 +116,8 @@ class Heartbeat(Background):
             elif extended:
                 lease.extend()
 
-    def _fence(self) -> None:
+    def fence(self) -> None:
+        """Drop what nobody has confirmed for too long. Asks nobody, so from any thread."""
         for lease in self._held.all():
             if not lease.over and lease.unconfirmed_for() > self._timing.self_fence:
                 log.warning("shard.fenced", shard=lease.shard.id)

@@ -120,6 +120,7 @@ class GpuWorker:
                 self._heartbeat.alive,
                 self._poller.alive,
             ],
+            fence=self._heartbeat.fence,
         )
         self._drain_lock = threading.Lock()
         self._drained = False

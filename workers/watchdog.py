@@ -1,5 +1,6 @@
 """Ends a process that is stuck: an engine that makes no step or gave up, or a thread that died.
-Whoever started it starts it again, and the leases of its slot are freed at once."""
+Whoever started it starts it again, and the leases of its slot are freed at once. Fences leases
+meanwhile, since the heartbeat itself may hang in a database that does."""
 
 from __future__ import annotations
 
@@ -25,16 +26,19 @@ class Watchdog(Background):
         engine: Engine,
         limit: float,
         threads: Sequence[Callable[[], bool]],
+        fence: Callable[[], None],
         exit_process: Callable[[int], object] = os._exit,
     ) -> None:
         super().__init__("watchdog")
         self._engine = engine
         self._limit = limit
         self._threads = threads
+        self._fence = fence
         self._exit_process = exit_process
 
     def _run(self) -> None:
         while not self._stopping.wait(1.0):
+            self._fence()
             age = self._engine.stats().last_step_age
             if age > self._limit:
                 self._exit("engine.stuck", seconds=round(age))

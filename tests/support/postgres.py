@@ -11,6 +11,7 @@ from itertools import count
 from pathlib import Path
 from urllib.parse import quote
 
+import psutil
 import psycopg2
 
 from penstock.stack.child import Child
@@ -26,8 +27,9 @@ _FASTER = ("fsync", "synchronous_commit", "full_page_writes")
 class PostgresServer:
     """A running server. Its socket is in a folder with a short path."""
 
-    def __init__(self, socket_dir: Path) -> None:
+    def __init__(self, socket_dir: Path, child: Child) -> None:
         self._socket_dir = socket_dir
+        self._child = child
         self._numbers = count(1)
         self._has_template = False
 
@@ -40,6 +42,28 @@ class PostgresServer:
             connection.autocommit = True
             with connection.cursor() as cursor:
                 cursor.execute(statement)
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """It is not there meanwhile. From the main thread."""
+        self._child.ask_to_stop(hurry=lambda: False)
+        try:
+            yield
+        finally:
+            start(self._child)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """It and all its backends stand still meanwhile, with their sockets open."""
+        server = psutil.Process(self._child.pid)
+        processes = [server, *server.children()]
+        for process in processes:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in processes:
+                process.resume()
 
     @contextmanager
     def empty_database(self, template: str = "template1") -> Iterator[str]:
@@ -62,6 +86,11 @@ class PostgresServer:
             yield url
 
 
+def start(child: Child) -> None:
+    child.spawn()
+    until("PostgreSQL is ready", child.spec.ready, timeout=child.spec.start_limit)
+
+
 @contextmanager
 def postgres() -> Iterator[PostgresServer]:
     """Start a server as `penstock up` does; stop it and remove its data at the end."""
@@ -70,12 +99,10 @@ def postgres() -> Iterator[PostgresServer]:
     try:
         embedded = EmbeddedPostgres(directory, lambda line: None)
         embedded.initialize()
-        spec = embedded.spec()
-        child = Child(spec, directory.logs)
-        child.spawn()
+        child = Child(embedded.spec(), directory.logs)
         try:
-            until("PostgreSQL is ready", spec.ready, timeout=spec.start_limit)
-            started = PostgresServer(directory.sockets / "pg")
+            start(child)
+            started = PostgresServer(directory.sockets / "pg", child)
             for setting in _FASTER:
                 started.run(f"ALTER SYSTEM SET {setting} = off")
             started.run("SELECT pg_reload_conf()")

@@ -13,6 +13,7 @@ from models.fake import FakeRunner
 from storage import fleet
 from storage.database import Database
 from storage.states import Lane
+from tests.support.postgres import PostgresServer
 from tests.support.waiting import until
 from tests.support.workers import Jobs
 from workers.committer import Committer
@@ -20,6 +21,7 @@ from workers.heartbeat import Heartbeat, HeartbeatTiming
 from workers.lanes import LaneSizes
 from workers.lease import Lease, Leases
 from workers.shards import ShardRunner, WorkerIdentity
+from workers.watchdog import Watchdog
 
 IDENTITY = WorkerIdentity(slot="test-0", boot_id="boot-1", model="fake", lease_seconds=5)
 AWAY = "postgresql://nobody@127.0.0.1:1/nothing"
@@ -123,6 +125,26 @@ def test_work_that_nobody_confirms_is_dropped_by_the_workers_own_clock(
     assert (lease.lost, lease.returned) == (False, 3)
     bench.stop()
     unreachable.close()
+
+
+def test_work_that_nobody_confirms_is_dropped_though_the_heartbeat_itself_hangs(
+    jobs: Jobs, bench: Bench, postgres_server: PostgresServer
+) -> None:
+    jobs.post(3)
+    lease = bench.claim()
+    until("it runs", lambda: bench.engine.stats().running["bulk"] == 3)
+    bench.heartbeat.start()
+    watchdog = Watchdog(
+        engine=bench.engine, limit=300, threads=[bench.engine.alive], fence=bench.heartbeat.fence
+    )
+    assert not lease.over
+
+    with postgres_server.frozen():
+        watchdog.start()
+        assert lease.wait(timeout=20)
+
+    assert (lease.lost, lease.returned) == (False, 3)
+    assert watchdog.stop()
 
 
 def test_a_shard_whose_claim_was_never_answered_is_given_back(

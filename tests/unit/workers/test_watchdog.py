@@ -44,7 +44,13 @@ def watch() -> Iterator[Watch]:
 
     def start(engine: Engine, thread_alive: Callable[[], bool]) -> Exits:
         exits: Exits = queue.SimpleQueue()
-        dog = Watchdog(engine=engine, limit=0.2, threads=[thread_alive], exit_process=exits.put)
+        dog = Watchdog(
+            engine=engine,
+            limit=0.2,
+            threads=[thread_alive],
+            fence=lambda: None,
+            exit_process=exits.put,
+        )
         engine.start()
         dog.start()
         ends.extend([dog.stop, engine.stop])
