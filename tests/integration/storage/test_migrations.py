@@ -7,6 +7,7 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import psycopg2
 from alembic.autogenerate import compare_metadata
@@ -17,6 +18,7 @@ from storage import migrate, reading
 from storage.database import Database, sqlalchemy_url
 from storage.tables import metadata
 from tests.support.postgres import PostgresServer
+from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[3]
 # What compare_metadata does not look at: checks, foreign keys' actions, index definitions.
@@ -33,6 +35,7 @@ CATALOG = """
     SELECT 'options', relname, '', reloptions::text
     FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'
 """
+WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted"
 #: A job with one result, as the first release stored it.
 FIRST_RELEASE = (
     "INSERT INTO batches (id, owner, kind, model, lane, status, priority, params, metadata, total)"
@@ -118,6 +121,33 @@ def test_results_of_the_first_release_survive_the_second_and_the_way_back(
             assert reading.details(conn, "b", 0, 9) == {}
             batch = reading.get_batch(conn, "o", "b")
             assert batch is not None and not batch.detailed
+
+
+def test_migrating_waits_for_a_long_transaction_and_holds_nobody_else_up(
+    postgres_server: PostgresServer,
+) -> None:
+    with postgres_server.empty_database() as url:
+        _migrate(url, "upgrade", "0002")
+        with closing(psycopg2.connect(url)) as long, closing(psycopg2.connect(url)) as other:
+            _execute(long, "SELECT count(*) FROM shards")  # and its transaction goes on
+            migrating = _alembic(url, "upgrade", "head")
+            _execute(other, "SET lock_timeout = '5s'")
+            until("it waits for the long one", lambda: _execute(other, WAITING) > 0)
+
+            assert _execute(other, "SELECT count(*) FROM shards") == 0
+            other.commit()
+            long.commit()
+            output = migrating.communicate(timeout=60)[0]
+
+        assert migrating.returncode == 0, output
+        assert migrate.current(url) == migrate.head()
+
+
+def _execute(connection: Any, statement: str) -> int:
+    """The number that a query answers; the transaction goes on."""
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+        return int(cursor.fetchone()[0]) if cursor.description else 0
 
 
 def test_the_first_migration_can_be_undone(postgres_server: PostgresServer) -> None:
