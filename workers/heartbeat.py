@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from penstock.errors import Unavailable
 from penstock.telemetry import get_logger
@@ -21,6 +22,8 @@ from workers.lease import Lease, Leases
 from workers.shards import ShardRunner, WorkerIdentity
 
 log = get_logger(__name__)
+
+VAIN_LOOKS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,9 @@ class Heartbeat(Background):
         self._stats = stats
         self._on_replaced = on_replaced
         self._strays: set[tuple[int, int]] = set()
+        self._turns = 0
+        self._seen_turns = 0
+        self._vain_looks = 0
 
     def _run(self) -> None:
         last_extension = float("-inf")
@@ -68,7 +74,8 @@ class Heartbeat(Background):
                 self._beat()
             except Unavailable as error:
                 log.warning("heartbeat.missed", reason=error.message)
-            self.fence()
+            self._fence()
+            self._turns += 1
 
     def _extend(self) -> None:
         if leases := self._held.all():
@@ -116,8 +123,17 @@ class Heartbeat(Background):
             elif extended:
                 lease.extend()
 
-    def fence(self) -> None:
-        """Drop what nobody has confirmed for too long. Asks nobody, so from any thread."""
+    def fence_if_hung(self) -> None:
+        """For another thread that looks once a second: fence where this one makes no turn. Only at
+        the third look in vain, since a process that stood still shall ask the database first."""
+        if self._turns != self._seen_turns:
+            self._seen_turns, self._vain_looks = self._turns, 0
+            return
+        self._vain_looks += 1
+        if self._vain_looks >= VAIN_LOOKS:
+            self._fence()
+
+    def _fence(self) -> None:
         for lease in self._held.all():
             if not lease.over and lease.unconfirmed_for() > self._timing.self_fence:
                 log.warning("shard.fenced", shard=lease.shard.id)

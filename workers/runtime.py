@@ -120,7 +120,7 @@ class GpuWorker:
                 self._heartbeat.alive,
                 self._poller.alive,
             ],
-            fence=self._heartbeat.fence,
+            fence=self._heartbeat.fence_if_hung,
         )
         self._drain_lock = threading.Lock()
         self._drained = False

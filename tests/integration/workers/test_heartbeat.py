@@ -135,7 +135,10 @@ def test_work_that_nobody_confirms_is_dropped_though_the_heartbeat_itself_hangs(
     until("it runs", lambda: bench.engine.stats().running["bulk"] == 3)
     bench.heartbeat.start()
     watchdog = Watchdog(
-        engine=bench.engine, limit=300, threads=[bench.engine.alive], fence=bench.heartbeat.fence
+        engine=bench.engine,
+        limit=300,
+        threads=[bench.engine.alive],
+        fence=bench.heartbeat.fence_if_hung,
     )
     assert not lease.over
 
