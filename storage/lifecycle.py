@@ -1,4 +1,4 @@
-"""How a job ends, and how it begins again: cancel, expire, finalize, retry, delete.
+"""How a job ends, and how it begins again: cancel, expire, finalize, retry.
 
 Cancelling and expiring mark the job at once; `close_open` then closes its shards in portions, which
 fences their workers out. Knows no worker and no clock but PostgreSQL's.
@@ -14,9 +14,6 @@ from storage.reading import get_batch
 from storage.records import Batch
 from storage.states import TERMINAL_BATCH
 from storage.tables import AGING, SHARD_SIZE
-
-#: Requests deleted in one statement, about; a larger job goes alone.
-_DELETE_AT_ONCE = 100_000
 
 _MESSAGES = {
     "cancelled_message": "The job was cancelled before this prompt was done.",
@@ -100,7 +97,7 @@ _FINALIZE = text("""
 """)
 
 _LOCK_BATCH = text("""
-    SELECT status FROM batches WHERE id = :id FOR NO KEY UPDATE
+    SELECT status FROM batches WHERE id = :id AND NOT deleting FOR NO KEY UPDATE
 """)
 
 # Lasts as long again as it was given at first, where it was given a time.
@@ -139,19 +136,6 @@ _RETRY = text("""
         completion_tokens = b.completion_tokens - sums.completion_tokens
     FROM sums
     WHERE b.id = :id AND sums.n > 0
-""")
-
-_DELETE_OLD = text("""
-    WITH old AS (
-        SELECT id, sum(total) OVER (ORDER BY finished_at, id) - total AS before
-        FROM (
-            SELECT id, total, finished_at FROM batches
-            WHERE finished_at < now() - make_interval(secs => :retention)
-            ORDER BY finished_at, id LIMIT :limit
-            FOR UPDATE SKIP LOCKED
-        ) locked
-    )
-    DELETE FROM batches b USING old WHERE b.id = old.id AND old.before < :at_once
 """)
 
 
@@ -200,15 +184,9 @@ def retry_failed(conn: Connection, owner: str, batch_id: str) -> Batch | None:
     if get_batch(conn, owner, batch_id) is None:
         return None
     status = conn.execute(_LOCK_BATCH, {"id": batch_id}).scalar_one_or_none()
+    if status is None:  # retention was quicker
+        return None
     if status not in TERMINAL_BATCH:
         raise Conflict("Only a finished job can be tried again.")
     conn.execute(_RETRY, {"id": batch_id, "size": SHARD_SIZE, "aging": AGING})
     return get_batch(conn, owner, batch_id)
-
-
-def delete_old(conn: Connection, retention: float, limit: int = 100) -> int:
-    """Delete up to `limit` jobs that finished more than `retention` seconds ago, with all of
-    theirs; fewer when they are large. Returns how many."""
-    return conn.execute(
-        _DELETE_OLD, {"retention": retention, "limit": limit, "at_once": _DELETE_AT_ONCE}
-    ).rowcount

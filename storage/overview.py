@@ -35,7 +35,7 @@ def list_jobs(conn: Connection, owner: str, limit: int) -> list[Batch]:
     """The owner's jobs, newest first; chats, which are batches of one, are left out."""
     rows = conn.execute(
         select(*batch_columns())
-        .where(batches.c.owner == owner, batches.c.kind == "batch")
+        .where(batches.c.owner == owner, batches.c.kind == "batch", ~batches.c.deleting)
         .order_by(batches.c.id.desc())
         .limit(limit)
     )

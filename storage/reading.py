@@ -111,11 +111,13 @@ def batch_record(row: Row[Any]) -> Batch:
 
 
 def get_batch(conn: Connection, owner: str, batch_id: str) -> Batch | None:
-    """The owner's batch, None where it is unknown or another owner's."""
+    """The owner's batch, None where it is unknown, another owner's, or being deleted."""
     if not is_storable(batch_id):
         return None
     row = conn.execute(
-        select(*batch_columns()).where(batches.c.id == batch_id, batches.c.owner == owner)
+        select(*batch_columns()).where(
+            batches.c.id == batch_id, batches.c.owner == owner, ~batches.c.deleting
+        )
     ).one_or_none()
     return None if row is None else batch_record(row)
 

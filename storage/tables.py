@@ -96,6 +96,8 @@ batches = Table(
     #: Seconds that unfinished prompts are given, from storing and from each retry.
     Column("expires_in", Double),
     Column("expires_at", Time),
+    #: Too old to be kept: nobody sees it any more, and its rows go in portions.
+    Column("deleting", Boolean, nullable=False, server_default=text("false")),
     UniqueConstraint("owner", "idempotency_key"),
     _one_of("status", BatchStatus),
     _one_of("lane", Lane),

@@ -17,7 +17,7 @@ from typing import Final
 from penstock import telemetry
 from penstock.errors import StackError, Unavailable
 from penstock.settings import Settings
-from storage import fleet, leases, lifecycle, reading
+from storage import fleet, leases, lifecycle, reading, retention
 from storage.database import Database
 from storage.records import WorkerRecord
 from storage.states import Lane
@@ -34,6 +34,7 @@ CLAIM_ROWS: Final = {Lane.BULK: SHARD_SIZE, Lane.EXPRESS: 1}
 #: So many ticks without the database are an outage, and not a slow tick.
 GAP_TICKS: Final = 5
 RETENTION_INTERVAL: Final = 60.0  # seconds
+RETENTION_PORTIONS: Final = 3  #: of one tick: claims and wake-ups must not wait for old jobs
 MAX_BACKOFF: Final = 10.0  # seconds
 
 
@@ -139,9 +140,14 @@ class Dispatcher:
                 log.warning("leases.reaped", shards=reaped)
 
     def _retain(self) -> None:
-        with self._database.begin() as conn:
-            if deleted := lifecycle.delete_old(conn, self._timing.retention):
-                log.info("batches.deleted", batches=deleted)
+        """A few portions, and at the next tick a few more, until nothing old is left."""
+        for _ in range(RETENTION_PORTIONS):
+            with self._database.begin() as conn:
+                deleted = retention.delete_old(conn, self._timing.retention)
+            if not deleted:
+                return
+            log.info("batches.deleted", shards_and_batches=deleted)
+        self._last_run.pop("retention")
 
     def _wake(self) -> None:
         """Send wake-ups for ready shards, never more than twice the claims there is room for: a

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import Connection, text
 
 from penstock.errors import Conflict, PromptError
-from storage import intake, leases, lifecycle, overview, reading
+from storage import intake, leases, lifecycle, reading
 from storage.database import DONE_CHANNEL, Database
 from storage.records import Batch
 from storage.states import BatchStatus
@@ -255,45 +255,6 @@ def test_a_cancelled_job_can_be_tried_again_and_an_expired_one_gets_its_time_ane
     assert jobs.run_all(database) == 2
     _close_and_finalize(database)
     assert _get(database, batch.id).status == BatchStatus.COMPLETED
-
-
-def test_only_old_finished_jobs_are_deleted_with_all_of_theirs(database: Database) -> None:
-    old = [_finished(database, 1, 1).id for _ in range(3)]
-    fresh = _finished(database, 1, 0).id
-    open_job = jobs.store(database).id
-    with database.begin() as conn:
-        conn.execute(
-            text("UPDATE batches SET finished_at = now() - interval '2h' WHERE id = ANY(:ids)"),
-            {"ids": old},
-        )
-
-    with database.begin() as conn:
-        assert lifecycle.delete_old(conn, retention=3600.0, limit=2) == 2
-        assert lifecycle.delete_old(conn, retention=3600.0) == 1
-        assert lifecycle.delete_old(conn, retention=3600.0) == 0
-
-    with database.begin() as conn:
-        assert {batch.id for batch in overview.list_jobs(conn, jobs.OWNER, 99)} == {fresh, open_job}
-        for table in ("shards", "requests", "results"):
-            left = conn.execute(text(f"SELECT DISTINCT batch_id FROM {table}")).scalars().all()
-            assert set(left) <= {fresh, open_job}
-
-
-def test_a_large_old_job_is_deleted_by_itself(database: Database) -> None:
-    for _ in range(2):
-        _finished(database, 1, 0)
-    with database.begin() as conn:
-        conn.execute(
-            text(
-                "UPDATE batches SET finished_at = now() - interval '2h', total = 1000000,"
-                " completed = 1000000"
-            )
-        )
-
-    for left in (1, 0):
-        with database.begin() as conn:
-            assert lifecycle.delete_old(conn, retention=3600.0) == 1
-            assert len(overview.list_jobs(conn, jobs.OWNER, 99)) == left
 
 
 def _ready_sizes(conn: Connection) -> list[int]:
