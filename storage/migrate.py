@@ -16,11 +16,12 @@ _SCRIPTS = Path(__file__).parent / "migrations"
 
 
 def upgrade(url: str) -> None:
-    """Migrate to the newest schema. Two processes at once wait for each other; idempotent. Not
-    for two threads of one process: Alembic keeps its context in a global."""
+    """Migrate to the newest schema, also under a service that runs. Two processes at once wait for
+    each other; idempotent. Not for two threads of one process: Alembic keeps its context in a
+    global."""
     engine = create_engine(sqlalchemy_url(url), poolclass=NullPool)
     config = _config()
-    with engine.begin() as connection:
+    with engine.connect() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 

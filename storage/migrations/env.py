@@ -1,28 +1,66 @@
 """Alembic's entry. Runs on the connection it is given, else on PENSTOCK_DATABASE__URL.
 
-A composition root. An advisory lock lets one migrator through at a time.
+A composition root. An advisory lock lets one migrator through at a time. Each migration is a
+transaction of its own that waits for a lock only briefly, for all who come after it wait behind
+it; then it is tried again. README.md says what a migration may do.
 """
 
 from __future__ import annotations
 
+import time
+
 from alembic import context
 from alembic.util import CommandError
-from sqlalchemy import Connection, NullPool, create_engine, text
+from sqlalchemy import Connection, NullPool, create_engine, exc, text
 
 from penstock.settings import Settings
+from penstock.telemetry import get_logger
 from storage.database import sqlalchemy_url
 from storage.tables import metadata
 
+log = get_logger(__name__)
+
 _LOCK_KEY = 7_366_800_001
-_LOCK_TIMEOUT = "60s"
+_OTHER_MIGRATOR = 120.0  # seconds to wait for it
+_LOCK_TIMEOUT = 2.0  # seconds; writers of the service give up after ten
+_PATIENCE = 240.0  # seconds of trying again
+_MAX_PAUSE = 5.0  # seconds
+_LOCK_NOT_AVAILABLE = "55P03"
 
 
 def _migrate(connection: Connection) -> None:
-    context.configure(connection=connection, target_metadata=metadata)
+    """What is done stays done; a migration that found a table in use begins again."""
+    _limit_locks(connection, _OTHER_MIGRATOR)
+    # Held until the connection ends.
+    connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK_KEY})
+    _limit_locks(connection, _LOCK_TIMEOUT)
+    deadline = time.monotonic() + _PATIENCE
+    pause = 0.5
+    while True:
+        try:
+            _run(connection)
+            return
+        except exc.OperationalError as error:
+            in_use = getattr(error.orig, "pgcode", None) == _LOCK_NOT_AVAILABLE
+            if not in_use or time.monotonic() > deadline:
+                raise
+            connection.rollback()
+            log.info("migration.postponed", seconds=pause)
+            time.sleep(pause)
+            pause = min(2 * pause, _MAX_PAUSE)
+
+
+def _run(connection: Connection) -> None:
+    context.configure(
+        connection=connection, target_metadata=metadata, transaction_per_migration=True
+    )
     with context.begin_transaction():
-        connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'"))
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
         context.run_migrations()
+
+
+def _limit_locks(connection: Connection, seconds: float) -> None:
+    connection.execute(text(f"SET lock_timeout = '{seconds * 1000:.0f}ms'"))
+    connection.commit()
 
 
 def _connect_and_migrate() -> None:
@@ -30,7 +68,7 @@ def _connect_and_migrate() -> None:
     if url is None:
         raise CommandError("Set PENSTOCK_DATABASE__URL to the database that is to be migrated.")
     engine = create_engine(sqlalchemy_url(url.get_secret_value()), poolclass=NullPool)
-    with engine.begin() as connection:
+    with engine.connect() as connection:
         _migrate(connection)
 
 
