@@ -35,18 +35,28 @@ _EXPIRE = text("""
     FROM due WHERE b.id = due.id
 """)
 
+# OFFSET 0 and the arrays keep PostgreSQL from joining with all shards or requests that there are,
+# which it may do while it does not know yet how many those are.
 _CLOSE_OPEN = text("""
-    WITH closing AS (
-        SELECT s.id, s.batch_id, b.ending
-        FROM batches b JOIN shards s ON s.batch_id = b.id
+    WITH found AS (
+        SELECT o.id
+        FROM batches b CROSS JOIN LATERAL (
+            SELECT s.id FROM shards s
+            WHERE s.batch_id = b.id AND s.state IN ('ready', 'leased') OFFSET 0
+        ) o
         WHERE b.status IN ('cancelling', 'finalizing') AND b.ending IS NOT NULL
-          AND s.state IN ('ready', 'leased')
-        ORDER BY s.id LIMIT :limit
+        ORDER BY o.id LIMIT :limit
+    ), closing AS (
+        SELECT s.id, s.batch_id, b.ending
+        FROM shards s JOIN batches b ON b.id = s.batch_id
+        WHERE s.id = ANY(ARRAY(SELECT id FROM found)) AND s.state IN ('ready', 'leased')
+        ORDER BY s.id
         FOR NO KEY UPDATE OF s
     ), open AS (
         SELECT r.batch_id, r.position, c.ending
         FROM closing c JOIN requests r ON r.shard_id = c.id
-        WHERE r.state IN ('pending', 'running')
+        WHERE r.shard_id = ANY(ARRAY(SELECT id FROM closing))
+          AND r.state IN ('pending', 'running')
         ORDER BY r.batch_id, r.position
         FOR NO KEY UPDATE OF r
     ), stored AS (
@@ -155,7 +165,8 @@ def expire_due(conn: Connection) -> int:
 
 def close_open(conn: Connection, limit: int = 200) -> int:
     """Close up to `limit` shards of jobs that are ending: their open prompts fail as cancelled or
-    expired, and their workers are fenced out. Returns the number of shards; 0 when all is done."""
+    expired, and their workers are fenced out. Returns the number of shards; 0 when all is done, or
+    what was found ended by itself meanwhile."""
     return int(
         conn.execute(
             _CLOSE_OPEN,

@@ -1,5 +1,6 @@
-"""What runs all the time reads by index, also when the queue is long: PostgreSQL's own counters
-of sequential scans stay where they are."""
+"""What runs all the time reads a few rows, also when the tables are long and whatever PostgreSQL
+believes of them: its own counters of rows and index entries tell how many. The loss of an index
+would show."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, text
 
-from storage import leases, lifecycle, overview, reading
+from storage import leases, lifecycle, overview, reading, retention
 from storage.database import Database
 from storage.records import ClaimedShard
 from storage.states import Lane
@@ -17,14 +18,27 @@ from storage.tables import SHARD_SIZE
 from tests.support import jobs
 from tests.support.postgres import PostgresServer
 
-# Of a small table PostgreSQL rightly reads all.
+#: Rows and index entries that one call may read of one table, however long that is.
+MOST = 1_000
+# Of a small table PostgreSQL rightly reads all. The job that ends has none of these: closing it
+# reads all of its own shards.
 OLD_SHARDS = text("""
     INSERT INTO shards (batch_id, model, lane, priority, state, remaining)
-    SELECT id, model, lane, priority, 'done', 0 FROM batches, generate_series(1, 7000)
+    SELECT id, model, lane, priority, 'done', 0 FROM batches, generate_series(1, 10000)
+    WHERE id <> :ending
 """)
-SCANS = text("""
-    SELECT relname, seq_scan FROM pg_stat_user_tables
-    WHERE relname IN ('shards', 'requests', 'results')
+OLD_CHATS = text("""
+    INSERT INTO batches (id, owner, kind, model, lane, status, priority, params, metadata, total,
+                         completed, finished_at)
+    SELECT 'batch_0' || n, :owner, 'chat', :model, 'express', 'completed', 0, '{}', '{}', 1, 1,
+           now()
+    FROM generate_series(1, 20000) n
+""")
+READS = text("""
+    SELECT t.relname, t.seq_tup_read + sum(i.idx_tup_read) AS rows
+    FROM pg_stat_user_tables t JOIN pg_stat_user_indexes i USING (relid)
+    WHERE t.relname IN ('batches', 'shards', 'requests', 'results')
+    GROUP BY t.relname, t.seq_tup_read
 """)
 
 
@@ -42,7 +56,8 @@ def long_queue(
         with database.begin() as conn:
             if request.param == "stale ANALYZE":
                 conn.execute(text("ANALYZE"))
-            conn.execute(OLD_SHARDS)
+            conn.execute(OLD_SHARDS, {"ending": cancelled.id})
+            conn.execute(OLD_CHATS, {"owner": jobs.OWNER, "model": jobs.MODEL})
             lifecycle.request_cancel(conn, jobs.OWNER, cancelled.id)
             if request.param == "after ANALYZE":
                 conn.execute(text("ANALYZE"))
@@ -50,20 +65,21 @@ def long_queue(
         database.close()
 
 
-def _scans(database: Database) -> dict[str, int]:
+def _reads(database: Database) -> dict[str, int]:
     with database.begin() as conn:
         conn.execute(text("SELECT pg_stat_force_next_flush()"))
     with database.begin() as conn:
-        return {row.relname: row.seq_scan for row in conn.execute(SCANS)}
+        return {row.relname: int(row.rows) for row in conn.execute(READS)}
 
 
 def _run(database: Database, work: Callable[[Connection], Any]) -> dict[str, int]:
-    """The sequential scans that `work` made."""
-    before = _scans(database)
+    """The rows that `work` read, of tables of which it read too many."""
+    before = _reads(database)
     with database.begin() as conn:
         work(conn)
-    after = _scans(database)
-    return {table: after[table] - before[table] for table in after if after[table] > before[table]}
+    after = _reads(database)
+    read = {table: after[table] - before[table] for table in after}
+    return {table: rows for table, rows in read.items() if rows > MOST}
 
 
 def _claim(database: Database) -> ClaimedShard:
@@ -71,24 +87,29 @@ def _claim(database: Database) -> ClaimedShard:
     return shard
 
 
-def test_claiming_reads_by_index(long_queue: Database) -> None:
-    def claim(conn: Connection, after: str = "") -> None:
-        claimed = leases.claim(
-            conn,
-            model=jobs.MODEL,
-            lane=Lane.BULK,
-            slot="slot",
-            boot_id="boot",
-            lease=jobs.LEASE,
-            after=after,
-        )
-        assert len(claimed) == 1
-
-    assert _run(long_queue, claim) == {}
-    assert _run(long_queue, lambda conn: claim(conn, jobs.OWNER)) == {}
+def _claim_one(conn: Connection, after: str = "") -> None:
+    claimed = leases.claim(
+        conn,
+        model=jobs.MODEL,
+        lane=Lane.BULK,
+        slot="slot",
+        boot_id="boot",
+        lease=jobs.LEASE,
+        after=after,
+    )
+    assert len(claimed) == 1
 
 
-def test_what_a_worker_writes_reads_by_index(long_queue: Database) -> None:
+def _retain(conn: Connection) -> None:
+    assert retention.delete_old(conn, 3600.0) == 0
+
+
+def test_claiming_reads_few_rows(long_queue: Database) -> None:
+    assert _run(long_queue, _claim_one) == {}
+    assert _run(long_queue, lambda conn: _claim_one(conn, jobs.OWNER)) == {}
+
+
+def test_what_a_worker_writes_reads_few_rows(long_queue: Database) -> None:
     shard = _claim(long_queue)
     positions = [request.position for request in shard.requests]
     outcomes = [jobs.answer(position) for position in positions[:50]]
@@ -102,11 +123,11 @@ def test_what_a_worker_writes_reads_by_index(long_queue: Database) -> None:
         "release": lambda conn: leases.release(conn, shard.id, shard.epoch),
     }
 
-    scans = {name: _run(long_queue, work) for name, work in steps.items()}
-    assert not any(scans.values()), scans
+    read = {name: _run(long_queue, work) for name, work in steps.items()}
+    assert not any(read.values()), read
 
 
-def test_what_the_dispatcher_does_reads_by_index(long_queue: Database) -> None:
+def test_what_the_dispatcher_does_reads_few_rows(long_queue: Database) -> None:
     shard = _claim(long_queue)
     with long_queue.begin() as conn:
         leases.admit(conn, shard.id, shard.epoch, [shard.requests[0].position])
@@ -124,14 +145,47 @@ def test_what_the_dispatcher_does_reads_by_index(long_queue: Database) -> None:
         "close_open": lambda conn: lifecycle.close_open(conn, 2),
         "expire_due": lifecycle.expire_due,
         "finalize": lifecycle.finalize,
+        "retain": _retain,
     }
 
-    scans = {name: _run(long_queue, work) for name, work in steps.items()}
-    assert not any(scans.values()), scans
+    read = {name: _run(long_queue, work) for name, work in steps.items()}
+    assert not any(read.values()), read
 
 
-def test_reading_a_page_of_results_reads_by_index(long_queue: Database) -> None:
+def test_what_clients_ask_reads_few_rows(long_queue: Database) -> None:
     with long_queue.begin() as conn:
-        batch = overview.list_jobs(conn, jobs.OWNER, 99)[-1]
+        job = conn.execute(text("SELECT min(batch_id) FROM results")).scalar_one()
 
-    assert _run(long_queue, lambda conn: reading.results(conn, batch.id, 640, 64)) == {}
+    steps: dict[str, Callable[[Connection], Any]] = {
+        "progress": lambda conn: reading.get_batch(conn, jobs.OWNER, job),
+        "settled": lambda conn: overview.settled(conn, [job]),
+        "results": lambda conn: reading.results(conn, job, 640, 64),
+        "details": lambda conn: reading.details(conn, job, 640, 64),
+        "cancel": lambda conn: lifecycle.request_cancel(conn, jobs.OWNER, job),
+    }
+
+    read = {name: _run(long_queue, work) for name, work in steps.items()}
+    assert not any(read.values()), read
+
+
+@pytest.mark.parametrize(
+    ("index", "work"),
+    [
+        ("ix_shards_turn", _claim_one),
+        ("ix_requests_shard_id", _claim_one),
+        ("ix_shards_leased", leases.reap),
+        ("ix_shards_batch_id", lifecycle.close_open),
+        ("ix_batches_expires_at", lifecycle.expire_due),
+        ("ix_batches_ending", lifecycle.finalize),
+        ("ix_batches_finished_at", _retain),
+    ],
+)
+def test_the_loss_of_an_index_would_show(
+    long_queue: Database, index: str, work: Callable[[Connection], Any]
+) -> None:
+    def without(conn: Connection) -> None:
+        conn.execute(text(f"DROP INDEX {index}"))
+        work(conn)
+        conn.rollback()
+
+    assert _run(long_queue, without) != {}
