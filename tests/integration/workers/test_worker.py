@@ -13,6 +13,7 @@ from sqlalchemy import text
 from storage import lifecycle
 from storage.database import Database
 from storage.states import BatchStatus, Lane
+from tests.support.redis import redis_server
 from tests.support.waiting import until
 from tests.support.workers import Jobs, Processes
 from workers.queues import WakeUps, queue_name
@@ -43,6 +44,21 @@ def test_a_worker_finishes_a_job_by_itself_when_no_message_ever_comes(
     processes.start("worker", PENSTOCK_BROKER__URL="redis://127.0.0.1:1/0")
     until("the job ends", lambda: jobs.finished(batch))
     assert_one_good_outcome_each(jobs, batch, 200)
+
+
+def test_a_job_that_comes_after_its_broker_died_is_done_all_the_same(
+    jobs: Jobs, processes: Processes
+) -> None:
+    with redis_server() as socket:
+        broker = {"PENSTOCK_BROKER__URL": f"redis+socket://{socket}"}
+        worker = processes.start("worker", **broker)
+        dispatcher = processes.start("dispatch", **broker)
+        until("the consumer is ready", lambda: "consumer.ready" in processes.log_of(worker))
+        until("it dispatches", lambda: "dispatcher.active" in processes.log_of(dispatcher))
+    batch = jobs.post(2_000)
+    until("the job ends", lambda: jobs.finished(batch))
+    assert_one_good_outcome_each(jobs, batch, 2_000)
+    assert (worker.poll(), dispatcher.poll()) == (None, None)
 
 
 def test_a_wake_up_reaches_the_worker_through_celery(
@@ -116,6 +132,27 @@ def test_sigterm_gives_unfinished_prompts_back_without_penalty_and_exits_well(
         shards = set(conn.execute(text("SELECT state FROM shards")).scalars())
     assert rows == {("pending", 0, 0)}
     assert shards == {"ready"}
+
+
+def test_sigterm_under_load_ends_in_the_grace_period_and_nothing_runs_twice(
+    jobs: Jobs, processes: Processes, database: Database
+) -> None:
+    batch = jobs.post(400)
+    load = {"PENSTOCK_MODEL__MAX_ROWS": "32", "PENSTOCK_WORKER__GRACE": "20", **SLOW}
+    worker = processes.start("worker", **load)
+    until("some outcomes", lambda: jobs.done(batch) > 0)
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(timeout=20) == 0
+    with database.begin() as conn:
+        query = text("SELECT DISTINCT state, attempts, crashes FROM requests WHERE batch_id = :id")
+        rows = {tuple(row) for row in conn.execute(query, {"id": batch})}
+    assert rows == {("done", 1, 0), ("pending", 0, 0)}
+    before = jobs.results(batch)
+    processes.start("worker")
+    until("the job ends", lambda: jobs.finished(batch))
+    assert_one_good_outcome_each(jobs, batch, 400)
+    assert repeats(database, batch) == 0
+    assert set(before) <= set(jobs.results(batch))
 
 
 def test_a_second_sigterm_does_not_cut_the_grace_period_short(
