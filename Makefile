@@ -7,7 +7,7 @@ EXTRAS := server,engine,embedded,demo,dev
 JOBS   := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check bench chaos docs migrate clean
+.PHONY: help setup demo up test check bench chaos scale docs migrate clean
 
 help: ## list these targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -43,6 +43,9 @@ bench: setup ## our engine beside its rivals on this CPU, about 50 minutes (QUIC
 
 chaos: setup ## kill, stop and cut everything at random for two minutes, then count what was lost (ARGS="--seconds 600 --seed 7")
 	$(BIN)/python -m tests.chaos $(ARGS)
+
+scale: setup ## a job of a million prompts through the service, and jobs without Redis (ARGS="--rows 100000")
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.scale $(ARGS)
 
 docs: setup ## write docs/reference/ anew from the code
 	$(BIN)/python -m docs.generate

@@ -1,4 +1,4 @@
-"""Measures the whole service over HTTP: scale, storm, chat under load, kill -9.
+"""Measures the whole service over HTTP: storm, chat under load, kill -9.
 
 Prints one line of JSON per measurement. Knows the API and process ids only.
 """
@@ -59,32 +59,6 @@ def wait(client: httpx2.Client, job: str) -> dict[str, Any]:
             pass
         time.sleep(0.05)
     raise SystemExit(f"{job} did not end in {LIMIT:.0f} s")
-
-
-@app.command()
-def scale(sizes: str = "1000,10000,50000", rounds: int = 2) -> None:
-    """Acceptance, end-to-end rate and memory by size of the job."""
-    with stack() as up, httpx2.Client(base_url=up.url, timeout=120) as client:
-        wait(client, post(client, 1000))  # warm
-        for count in [int(size) for size in sizes.split(",")] * rounds:
-            before = {name: up.rss_mb(name) for name in ("api", "worker")}
-            began = time.perf_counter()
-            job = post(client, count)
-            accepted = time.perf_counter() - began
-            state = wait(client, job)
-            ended = time.perf_counter() - began
-            read = time.perf_counter()
-            rows = client.get(f"/batch-result/{job}").json()["responses"]
-            emit(
-                rows=count,
-                status=state["status"],
-                accepted_s=round(accepted, 2),
-                rows_per_s=round(count / ended),
-                read_s=round(time.perf_counter() - read, 2),
-                answers=sum(row is not None for row in rows),
-                rss_mb_before=before,
-                rss_mb_after={name: up.rss_mb(name) for name in ("api", "worker")},
-            )
 
 
 BAD_BODIES: list[bytes] = [
