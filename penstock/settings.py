@@ -205,7 +205,9 @@ class DispatcherSettings(BaseModel):
     interval: float = Field(default=1, gt=0, description="It looks at the state this often.")
     reap_interval: float = Field(default=5, gt=0, description="Leases that ran out are freed.")
     retention: float = Field(
-        default=30 * 86_400, gt=0, description="Finished jobs are deleted after this."
+        default=30 * 86_400,
+        gt=0,
+        description="Finished jobs are deleted after this: prompts, results, and chats' messages.",
     )
 
 

@@ -221,7 +221,7 @@ def test_prompts_without_text_are_not_tried_again(database: Database) -> None:
     after = _retry(database, batch.id)
 
     assert after is not None
-    assert (after.status, after.failed) == (before.status, 2)
+    assert (before.status, after.status, after.failed) == (*[BatchStatus.FAILED] * 2, 2)
     assert after.finished_at == before.finished_at
 
 
