@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from sqlalchemy import Connection
+
 from penstock import telemetry
 from penstock.errors import StackError, Unavailable
 from penstock.settings import Settings
@@ -34,7 +36,9 @@ CLAIM_ROWS: Final = {Lane.BULK: SHARD_SIZE, Lane.EXPRESS: 1}
 #: So many ticks without the database are an outage, and not a slow tick.
 GAP_TICKS: Final = 5
 RETENTION_INTERVAL: Final = 60.0  # seconds
-RETENTION_PORTIONS: Final = 3  #: of one tick: claims and wake-ups must not wait for old jobs
+#: Of a tick's interval, for work that comes in portions: the rest must not wait for it long.
+CLOSING_SHARE: Final = 1.0
+RETENTION_SHARE: Final = 0.25
 MAX_BACKOFF: Final = 10.0  # seconds
 
 
@@ -118,7 +122,7 @@ class Dispatcher:
         self._grace_after_gap()
         self._due("reap", self._timing.reap_interval, self._reap)
         self._in_transaction(lifecycle.expire_due)
-        self._repeat(lifecycle.close_open)
+        self._repeat(lifecycle.close_open, CLOSING_SHARE)
         with self._database.begin() as conn:
             for batch_id in lifecycle.finalize(conn):
                 log.info("batch.finalized", batch=batch_id)
@@ -141,13 +145,14 @@ class Dispatcher:
 
     def _retain(self) -> None:
         """A few portions, and at the next tick a few more, until nothing old is left."""
-        for _ in range(RETENTION_PORTIONS):
-            with self._database.begin() as conn:
-                deleted = retention.delete_old(conn, self._timing.retention)
-            if not deleted:
-                return
-            log.info("batches.deleted", shards_and_batches=deleted)
-        self._last_run.pop("retention")
+        if self._repeat(self._delete_old, RETENTION_SHARE):
+            self._last_run.pop("retention")
+
+    def _delete_old(self, conn: Connection) -> int:
+        deleted = retention.delete_old(conn, self._timing.retention)
+        if deleted:
+            log.info("batches.deleting", shards_and_batches=deleted)
+        return deleted
 
     def _wake(self) -> None:
         """Send wake-ups for ready shards, never more than twice the claims there is room for: a
@@ -176,15 +181,18 @@ class Dispatcher:
             self._last_run[name] = now
             action()
 
-    def _in_transaction(self, action: Callable[..., int]) -> int:
+    def _in_transaction(self, action: Callable[[Connection], int]) -> int:
         with self._database.begin() as conn:
             return action(conn)
 
-    def _repeat(self, action: Callable[..., int], most: int = 20) -> None:
-        """A bounded statement, again and again while it finds work; the next tick does the rest."""
-        for _ in range(most):
-            if not self._in_transaction(action):
-                return
+    def _repeat(self, action: Callable[[Connection], int], share: float) -> bool:
+        """A bounded statement, once or again and again while it finds work, for a share of the
+        interval. True: there may be more."""
+        deadline = time.monotonic() + share * self._timing.interval
+        while self._in_transaction(action):
+            if time.monotonic() >= deadline:
+                return True
+        return False
 
 
 def _rows(workers: list[WorkerRecord], model: str | None, lane: Lane) -> int:
