@@ -1,4 +1,4 @@
-"""Stores outcomes: one statement per shard, when half a second has passed or the shard has no more to
+"""Stores outcomes: one statement per shard, when half a second is over or the shard has no more to
 come. A lost database is waited for and the same statement repeated, since it is idempotent; nothing
 is dropped but what a newer epoch owns."""
 
