@@ -141,7 +141,7 @@ def test_what_the_dispatcher_does_reads_few_rows(long_queue: Database) -> None:
         "extend_all": lambda conn: leases.extend_all(conn, jobs.LEASE),
         "release_slot": lambda conn: leases.release_slot(conn, "slot", "next boot"),
         "ready_lanes": lambda conn: reading.ready_lanes(conn, 16),
-        "leased_rows": lambda conn: reading.leased_rows(conn),
+        "leased_rows": reading.leased_rows,
         "lane_depths": reading.lane_depths,
         "close_open": lambda conn: lifecycle.close_open(conn, 2),
         "expire_due": lifecycle.expire_due,
