@@ -25,10 +25,23 @@ class _Group:
 
     tokens: torch.Tensor | slice  # where the n * q tokens are in the step
     rows: int
-    keys: torch.Tensor | slice  # positions of the arena, n * L of them
+    keys: torch.Tensor | slice  # positions of the arena, [n, L], or those of one row
     hidden: NDArray[np.bool_]  # [n, q, L]
     behind: Ints  # [n, q, L]: how far the key stands behind the token
     masks: dict[int | None, torch.Tensor | None] = field(default_factory=dict)
+    indices: dict[tuple[int, int], torch.Tensor] = field(default_factory=dict)
+
+    def of(self, packed: torch.Tensor) -> torch.Tensor:
+        """Its keys of the arena's [H, P, D], as [n, H, L, D]."""
+        heads, positions, size = packed.shape
+        if isinstance(self.keys, slice):
+            return packed[None, :, self.keys]
+        shape = (heads, positions)
+        if shape not in self.indices:  # made once a step; whole rows of D are fast to gather
+            first = torch.arange(heads, device=self.keys.device)[:, None] * positions
+            self.indices[shape] = (self.keys[:, None] + first).flatten()
+        taken = packed.view(-1, size).index_select(0, self.indices[shape])
+        return taken.view(self.rows, heads, -1, size)
 
     def mask(self, window: int | None, like: torch.Tensor) -> torch.Tensor | None:
         """Additive [n, 1, q, L]; None where nothing is hidden. Made once a step and window."""
@@ -79,8 +92,7 @@ def attend(
     sums = None if simple else query.new_empty(size, heads, dtype=torch.float32)
     for group in plan.groups:
         q = _rows(query, group.tokens, group.rows)  # [n, H, q, D]
-        k = _rows(keys, group.keys, group.rows)  # [n, H_kv, L, D]
-        v = _rows(values, group.keys, group.rows)
+        k, v = group.of(keys), group.of(values)  # [n, H_kv, L, D]
         mask = group.mask(window, query)
         if sums is None:
             part = _plain(q, k, v, mask, scaling)
@@ -95,7 +107,7 @@ def attend(
 
 
 def _rows(packed: torch.Tensor, at: torch.Tensor | slice, rows: int) -> torch.Tensor:
-    """Positions of [H, P, D] as [n, H, L, D]."""
+    """Tokens of [H, T, D] as [n, H, q, D]."""
     taken = packed[:, at] if isinstance(at, slice) else packed.index_select(1, at)
     heads, _, size = taken.shape
     return taken.reshape(heads, rows, -1, size).transpose(0, 1)
@@ -234,7 +246,7 @@ def _group(layout: Layout, tokens: NDArray[np.integer], device: torch.device) ->
         rows=len(tokens),
         keys=slice(start, start + width)
         if one
-        else torch.from_numpy(where.ravel().astype(np.int64)).to(device),
+        else torch.from_numpy(where.astype(np.int64)).to(device),
         hidden=hidden,
         behind=behind,
     )
