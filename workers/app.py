@@ -8,6 +8,8 @@ from typing import Any, Final
 from celery import Celery
 from kombu import Queue
 
+from workers import broker
+
 SETTINGS: Final[dict[str, Any]] = {
     # A hint needs no redelivery. Late acks crash this release when Redis goes away with one
     # message unacked, and run a task twice after a dropped connection.
@@ -35,7 +37,7 @@ SETTINGS: Final[dict[str, Any]] = {
     # Flower needs these.
     "worker_send_task_events": True,
     "task_send_sent_event": True,
-    "worker_enable_remote_control": True,
+    "worker_enable_remote_control": True,  # `workers.control` says what is answered
     # The longer shutdowns are not implemented on threads; our own drain ends the tasks.
     "worker_soft_shutdown_timeout": 0,
     # Logs are ours.
@@ -60,6 +62,7 @@ TRANSPORT: Final[dict[str, Any]] = {
 
 def make_app(broker_url: str, key_prefix: str, queues: Sequence[Queue] = ()) -> Celery:
     """A Celery application on this broker that consumes `queues`, if any."""
+    broker.install()
     app = Celery("penstock", broker=broker_url, set_as_current=False)
     app.conf.update(SETTINGS)
     app.conf.broker_transport_options = {**TRANSPORT, "global_keyprefix": key_prefix}

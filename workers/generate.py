@@ -1,11 +1,10 @@
 """The Celery task: a wake-up came, so claim, run, and return a summary for Flower.
 
-Takes a lane's name only and reads the truth; a forged or repeated message changes nothing.
+Takes a lane's name only (`messages.py` has seen to it) and reads the truth: a forged or repeated
+message changes nothing.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 from celery import Celery
 
@@ -26,9 +25,7 @@ def register(
     """Give `app` its one task."""
 
     @app.task(name=TASK)  # type: ignore[untyped-decorator]  # celery ships no types
-    def generate(lane: Any = "bulk", **_: Any) -> dict[str, object]:
-        if lane not in list(Lane):
-            return {"refused": "malformed wake-up"}
+    def generate(*, lane: str) -> dict[str, object]:
         return run_wake_up(Lane(lane))
 
     def run_wake_up(lane: Lane) -> dict[str, object]:

@@ -16,11 +16,13 @@ from uuid_utils import uuid7
 
 from penstock.telemetry import get_logger
 from workers.app import make_app
+from workers.broker import WAKE_UPS
+from workers.messages import LANES, TASK
+
+__all__ = ["LANES", "TASK", "WakeUps", "make_queue", "queue_name"]
 
 log = get_logger(__name__)
 
-TASK: Final = "penstock.generate"
-LANES: Final = ("bulk", "express")
 #: Wake-ups that wait for a slow broker; more than this are dropped, the dispatcher resends.
 MAX_PENDING: Final = 256
 SOCKET_TIMEOUT: Final = 2.0  # seconds
@@ -28,7 +30,7 @@ SOCKET_TIMEOUT: Final = 2.0  # seconds
 
 def queue_name(model: str, lane: str) -> str:
     """`gpu.<model>.<lane>`, with what a key should not hold replaced by `-`."""
-    return f"gpu.{re.sub(r'[^A-Za-z0-9._-]+', '-', model)}.{lane}"
+    return f"{WAKE_UPS}{re.sub(r'[^A-Za-z0-9._-]+', '-', model)}.{lane}"
 
 
 def make_queue(model: str, lane: str) -> Queue:

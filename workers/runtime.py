@@ -32,6 +32,7 @@ from storage.states import Lane
 from workers import generate
 from workers.app import make_app
 from workers.committer import Committer
+from workers.control import answer_questions_alone
 from workers.heartbeat import Heartbeat, HeartbeatTiming
 from workers.lanes import LaneShares, LaneSizes
 from workers.lease import Leases
@@ -270,6 +271,7 @@ def _consumer_ready(**_: object) -> None:
 def _celery_worker(app: Celery, slot: str, threads: int) -> Any:
     # As root Celery warns of what pickle could do; messages here are JSON.
     warnings.simplefilter("ignore", SecurityWarning)
+    answer_questions_alone()
     # Celery reads it once: its other shutdowns are not implemented on threads.
     os.environ.pop("REMAP_SIGTERM", None)
     return app.Worker(

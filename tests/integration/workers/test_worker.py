@@ -7,7 +7,6 @@ import signal
 from collections.abc import Callable
 
 import pytest
-import redis
 from sqlalchemy import text
 
 from storage import lifecycle
@@ -16,7 +15,7 @@ from storage.states import BatchStatus, Lane
 from tests.support.redis import redis_server
 from tests.support.waiting import until
 from tests.support.workers import Jobs, Processes
-from workers.queues import WakeUps, queue_name
+from workers.queues import WakeUps
 
 Wait = Callable[[int], None]
 SLOW = {"PENSTOCK_MODEL__FAKE_TOKENS_PER_SECOND": "20"}
@@ -185,22 +184,6 @@ def test_a_second_process_under_the_same_slot_ends_the_first(
     wait_for_worker(1)
     processes.start("worker")
     assert first.wait(timeout=30) != 0
-
-
-def test_forged_and_broken_messages_neither_run_nor_end_the_worker(
-    jobs: Jobs, processes: Processes, wait_for_worker: Wait, redis_url: str
-) -> None:
-    worker = processes.start("worker", PENSTOCK_WORKER__POLL="0.5")
-    wait_for_worker(1)
-    client = redis.Redis(unix_socket_path=redis_url.removeprefix("redis+socket://"))
-    key = f"penstock:{queue_name('fake', 'bulk')}"
-    for body in (b"\x80\x04N.", b"not json", b'{"body": 1}', b"[]", b"{}"):
-        client.lpush(key, body)
-    client.close()
-    batch = jobs.post(70)
-    until("the job ends all the same", lambda: jobs.finished(batch), timeout=60)
-    assert_one_good_outcome_each(jobs, batch, 70)
-    assert worker.poll() is None or worker.returncode != 0  # restarted by its supervisor
 
 
 def test_a_chat_does_not_wait_for_a_job_that_fills_the_engine(
