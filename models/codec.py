@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import threading
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from penstock.errors import InvalidRequest
+from models.templates import TemplateLimit, Watch, longest_output, vet, watch
+from penstock.errors import InvalidRequest, UnsafeModel
 
 ROLES = {"system": "System", "user": "User", "assistant": "Assistant"}
 PLAIN_OPENING = "Assistant:"
+#: What every template is tried with before the first chat comes.
+TRIALS = (
+    (("user", "?"),),
+    (("system", "Be brief."), ("user", "?")),
+    (("user", "?"), ("assistant", "!"), ("user", "?")),
+)
 
 
 class TokenizerCodec:
@@ -23,11 +32,25 @@ class TokenizerCodec:
     copy of its own, behind a lock.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, watch: Watch = watch) -> None:
         self._tokenizer: Any = copy.deepcopy(tokenizer)
+        self._watch = watch
         self._lock = threading.Lock()
         self.has_template = bool(self._tokenizer.chat_template)
         self._opening: str | None = None  # of the answer; found when first needed
+
+    def check_template(self) -> None:
+        """Raises UnsafeModel for a template that is too much for any chat."""
+        if not self.has_template:
+            return
+        try:
+            vet(self._tokenizer.get_chat_template())
+            for trial in TRIALS:
+                # Not every template takes every chat; what it says then is for whoever sends one.
+                with contextlib.suppress(TemplateError, LookupError, TypeError, ValueError):
+                    self._encode_template(trial)
+        except TemplateLimit as error:
+            raise UnsafeModel(f"The model's chat template {error}.") from error
 
     def encode_chat(self, messages: Sequence[tuple[str, str]]) -> tuple[int, ...]:
         """Raises InvalidRequest when the model's template does not take these messages."""
@@ -40,10 +63,14 @@ class TokenizerCodec:
                 merged = _merge_system(messages)
                 if merged is None:
                     raise _refused(error) from error
+            except TemplateLimit as error:
+                raise _too_much(error) from error
             try:
                 return self._encode_template(merged)
             except TemplateError as error:
                 raise _refused(error) from error
+            except TemplateLimit as error:
+                raise _too_much(error) from error
 
     def encode_answer(self, text: str) -> tuple[int, ...]:
         """Token ids that, after those of a chat, spell the chat with its answer. Raises
@@ -67,10 +94,8 @@ class TokenizerCodec:
     def _last_opening(self) -> str:
         """What stands between the last control token and the answer: tokenizers look at it."""
         try:
-            chat = self._tokenizer.apply_chat_template(
-                [{"role": "user", "content": "?"}], add_generation_prompt=True, tokenize=False
-            )
-        except TemplateError:
+            chat = self._render([{"role": "user", "content": "?"}])
+        except (TemplateError, TemplateLimit):
             return ""
         added = self._tokenizer.added_tokens_decoder.values()
         control = [token.content for token in added if token.special]
@@ -79,15 +104,23 @@ class TokenizerCodec:
         return opening
 
     def _encode_template(self, messages: Sequence[tuple[str, str]]) -> tuple[int, ...]:
-        # transformers renders templates in jinja2's sandbox.
-        return tuple(
-            self._tokenizer.apply_chat_template(
-                [{"role": role, "content": content} for role, content in messages],
-                add_generation_prompt=True,
-                sanitize_control_tokens=True,
-                return_dict=False,
-            )
+        chat = [{"role": role, "content": content} for role, content in messages]
+        # The steps of `apply_chat_template`, with a look at what was rendered in between.
+        tokenizer = self._tokenizer
+        template = tokenizer.get_chat_template()
+        marked = tokenizer._mark_chat_inputs(template, [chat], None, None, {}, True, False)[0]
+        text = self._render(marked[0])
+        if len(text) > longest_output(sum(len(content) for _, content in messages)):
+            raise TemplateLimit(f"makes {len(text):,} characters of this chat")
+        encoded = tokenizer(text, add_special_tokens=False, sanitize_control_tokens=True)
+        return tuple(encoded["input_ids"])
+
+    def _render(self, chat: list[dict[str, str]]) -> str:
+        """By transformers, in jinja2's sandbox, and not for ever."""
+        render = partial(
+            self._tokenizer.apply_chat_template, chat, add_generation_prompt=True, tokenize=False
         )
+        return self._watch.limit(render)
 
     def _encode_plain(self, messages: Sequence[tuple[str, str]]) -> tuple[int, ...]:
         lines = [f"{ROLES.get(role, role.capitalize())}: {content}\n" for role, content in messages]
@@ -100,6 +133,10 @@ def _merge_system(messages: Sequence[tuple[str, str]]) -> list[tuple[str, str]] 
     if len(messages) < 2 or messages[0][0] != "system" or messages[1][0] != "user":
         return None
     return [("user", f"{messages[0][1]}\n\n{messages[1][1]}"), *messages[2:]]
+
+
+def _too_much(error: TemplateLimit) -> InvalidRequest:
+    return InvalidRequest(f"The model's chat template {error}.", param="messages")
 
 
 def _refused(error: TemplateError) -> InvalidRequest:

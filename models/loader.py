@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file
 
+from models.codec import TokenizerCodec
 from models.device import choose_device, free_memory
 from models.environment import bound_product_cache
 from models.native import speedups
@@ -40,7 +41,7 @@ from models.quantization import (
 )
 from models.runner import Chunk, ModelInfo, Place, Region, Row, Runner, SamplingParams, StepPlan
 from models.safety import CONFIGS, refuse_code, refuse_unsafe_folder
-from penstock.errors import ModelError, ModelNotFound, PenstockError
+from penstock.errors import ModelError, ModelNotFound, PenstockError, UnsafeModel
 from penstock.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -94,7 +95,7 @@ def _load_here(options: LoadOptions, speed_up: SpeedUp) -> Runner:
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     device = choose_device(options.device)
-    place = _check(options)
+    place, options = _check(options)
     loaded = _load(place, options, device)
     if options.runner == "padded":
         runner: Runner = _padded(loaded, "asked for")
@@ -141,6 +142,8 @@ def _load(place: str, options: LoadOptions, device: torch.device) -> _Loaded:
             notes.append("int4 weights unpacked at load")
     except torch.OutOfMemoryError as error:
         raise ModelError(f"{options.name} does not fit on {device} as {quantization}.") from error
+    except UnsafeModel:
+        raise
     except Exception as error:  # whatever a damaged or unknown model makes the libraries raise
         log.warning("model.not_loaded", name=options.name, exc_info=True)
         raise ModelError(f"{options.name} cannot be loaded: {first_line(error)}") from error
@@ -170,6 +173,7 @@ def _read(
         "trust_remote_code": False,
     }
     tokenizer: Any = AutoTokenizer.from_pretrained(**common)
+    TokenizerCodec(tokenizer).check_template()
     model: Any = AutoModelForCausalLM.from_pretrained(
         use_safetensors=True, **common, **load_arguments(quantization, device)
     )
@@ -188,14 +192,15 @@ def context_length(config: Any, tokenizer: Any) -> int:
     return min(known, default=DEFAULT_CONTEXT)
 
 
-def _check(options: LoadOptions) -> str:
-    """Find the model and refuse what is unsafe. Returns what transformers is to load."""
+def _check(options: LoadOptions) -> tuple[str, LoadOptions]:
+    """Find the model and refuse what is unsafe. Returns what transformers is to load: of a hub
+    model the commit that was looked at, whatever its branch is moved to meanwhile."""
     folder = Path(options.name).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise ModelNotFound(f"{options.name} is not a model: it has no config.json.")
         refuse_unsafe_folder(folder)
-        return str(folder)
+        return str(folder), options
     if folder.exists():
         raise ModelNotFound(f"{options.name} is a file; a model is a folder.")
     if not options.hub_allowed:
@@ -204,7 +209,9 @@ def _check(options: LoadOptions) -> str:
         config = _hub_file(options, name)
         if config is not None:
             refuse_code(config)
-    return options.name
+            options = replace(options, revision=config.parent.name)
+    log.info("model.pinned", name=options.name, revision=options.revision)
+    return options.name, options
 
 
 def _hub_file(options: LoadOptions, name: str) -> Path | None:

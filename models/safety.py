@@ -15,14 +15,19 @@ CONFIGS = (
     "processor_config.json",
     "preprocessor_config.json",
 )
+#: Keys by which a configuration has Python code fetched and run.
+CODE = frozenset(
+    {"auto_map", "attn_implementation", "_attn_implementation", "experts_implementation"}
+)
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
 
 def refuse_code(config: Path) -> None:
-    """Raises UnsafeModel when a model's JSON file asks for Python code of its own (`auto_map`)."""
-    if _asks_for_code(_read(config)):
+    """Raises UnsafeModel when a model's JSON file asks for code of its own (`auto_map`), or for a
+    kernel of the hub (`attn_implementation`)."""
+    if (key := _asks_for_code(_read(config))) is not None:
         raise UnsafeModel(
-            f"{config.name} asks for code that comes with the model (auto_map); "
+            f"{config.name} asks for code that comes with the model ({key}); "
             "Penstock runs models that transformers itself knows."
         )
 
@@ -50,8 +55,14 @@ def _read(config: Path) -> object:
         raise ModelError(f"{config.name} is not JSON.") from error
 
 
-def _asks_for_code(value: object) -> bool:
-    """Nested too: a multimodal configuration holds those of its parts."""
+def _asks_for_code(value: object) -> str | None:
+    """The key that does. Nested too: a multimodal configuration holds those of its parts."""
+    parts: list[object] = []
     if isinstance(value, dict):
-        return "auto_map" in value or any(_asks_for_code(part) for part in value.values())
-    return isinstance(value, list) and any(_asks_for_code(part) for part in value)
+        for key in CODE & value.keys():
+            if key == "auto_map" or "/" in json.dumps(value[key]):  # a repository's name
+                return str(key)
+        parts = list(value.values())
+    elif isinstance(value, list):
+        parts = value
+    return next((found for part in parts if (found := _asks_for_code(part)) is not None), None)

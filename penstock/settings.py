@@ -48,7 +48,7 @@ class ModelSettings(BaseModel):
     served_name: str | None = Field(
         default=None, description="Name in the API; by default the name, or a path's last part."
     )
-    revision: str | None = Field(default=None, description="Commit or tag on the hub.")
+    revision: str | None = Field(default=None, description="Commit, tag or branch on the hub.")
     quantization: Quantization | None = Field(
         default=None, description="By default bf16 on a GPU that has it, fp32 on the CPU."
     )

@@ -30,6 +30,9 @@ def up(
     model: str | None = typer.Option(
         None, help="A folder, a hub name such as Qwen/Qwen3-0.6B, or `fake` (no torch)."
     ),
+    revision: str | None = typer.Option(
+        None, help="Commit, tag or branch of a hub model; a commit stays what it is."
+    ),
     quantization: Quantization | None = typer.Option(None, help="How the weights are held."),
     device: str | None = typer.Option(None, help="`cpu`, `cuda`, `cuda:1`."),
     port: int | None = typer.Option(
@@ -51,6 +54,7 @@ def up(
     check_model_name(model)
     options = {
         "PENSTOCK_MODEL__NAME": model,
+        "PENSTOCK_MODEL__REVISION": revision,
         "PENSTOCK_MODEL__QUANTIZATION": quantization,
         "PENSTOCK_MODEL__DEVICE": device,
         "PENSTOCK_API__PORT": port,

@@ -151,6 +151,15 @@ def test_a_model_that_brings_code_is_refused(folder: Path, name: str, depth: str
         load(LoadOptions(str(folder)))
 
 
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
+def test_a_model_that_asks_for_a_kernel_of_the_hub_is_refused(folder: Path, key: str) -> None:
+    change(folder / "config.json", **{key: {"": "evil/kernel@main:attention"}})
+    with pytest.raises(UnsafeModel, match=key):
+        load(LoadOptions(str(folder)))
+    change(folder / "config.json", **{key: "sdpa"})
+    load(LoadOptions(str(folder), device="cpu"))
+
+
 def test_pickled_weights_are_refused_and_never_read(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'touch pwned'\ntR.")
