@@ -22,13 +22,20 @@ from penstock.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 BASE, GPU = ROOT / "docker-compose.yml", ROOT / "docker-compose.gpu.yml"
-SECRETS = {"POSTGRES_PASSWORD", "REDIS_PASSWORD", "PENSTOCK_API_KEY", "FLOWER_BASIC_AUTH"}
 TOP_LEVEL = {"name", "services", "configs", "networks", "volumes"}
 SERVICE = {
     *("image", "build", "command", "environment", "configs", "volumes", "networks", "ports"),
     *("depends_on", "healthcheck", "restart", "init", "read_only", "cap_drop", "security_opt"),
     *("tmpfs", "shm_size", "stop_grace_period", "deploy"),
 }
+#: Which services may know a secret; no other's environment may name it.
+KNOWN_TO = {
+    "POSTGRES_PASSWORD": {"postgres", "migrate", "api", "dispatcher", "worker"},
+    "REDIS_PASSWORD": {"redis", "api", "dispatcher", "worker", "flower"},
+    "PENSTOCK_API_KEY": {"api"},
+    "FLOWER_BASIC_AUTH": {"flower"},
+}
+SECRETS = KNOWN_TO.keys()
 HEALTHCHECK = {"test", "interval", "timeout", "retries", "start_period"}
 _DURATION = re.compile(r"\d+(s|m|h)")
 _SECRET_NAME = re.compile(r"PASSWORD|SECRET|KEYS?$|AUTH$|TOKEN")
@@ -57,14 +64,37 @@ def _secrets(raw: Node) -> Iterator[str]:
         except ComposeError:
             continue
         yield f"{BASE.name}: starts without {name}"
-    for service, facts in raw["services"].items():
-        for key, value in (facts.get("environment") or {}).items():
-            if _SECRET_NAME.search(key) and not required_variables(value):
-                yield f"{BASE.name}: {service} has a secret in plain sight, {key}"
+    for name, service in raw["services"].items():
+        yield from (f"{BASE.name}: {name} {problem}" for problem in _known(name, service))
+    yield from (f"{BASE.name}: flower {problem}" for problem in _flower(raw["services"]["flower"]))
     example = dict(_assignments(ROOT / ".env.example"))
     for name in sorted(SECRETS):
         if example.get(name) != "":
             yield f".env.example: {name} must be there, and empty"
+
+
+def _known(name: str, service: Node) -> Iterator[str]:
+    """Secrets come from variables that have to be set, and go to who needs them."""
+    environment = service.get("environment") or {}
+    for key, value in environment.items():  # None: handed on from outside
+        if _SECRET_NAME.search(key) and value is not None and not required_variables(value):
+            yield f"has a secret in plain sight, {key}"
+    for secret in sorted(required_variables(environment)):
+        if name not in KNOWN_TO.get(secret, ()):
+            yield f"has no need of {secret}"
+
+
+def _flower(service: Node) -> Iterator[str]:
+    """It is ours, which is read-only, behind a password, and told nothing by Flower's own names."""
+    environment = service.get("environment") or {}
+    if service.get("command") != ["penstock", "flower"]:
+        yield "has to run `penstock flower`, which is read-only"
+    if "FLOWER_BASIC_AUTH" not in required_variables(
+        environment.get("PENSTOCK_FLOWER__BASIC_AUTH", "")
+    ):
+        yield "starts without a password"
+    if own := sorted(name for name in environment if name.startswith("FLOWER_")):
+        yield f"is given options of its own, {own}"
 
 
 def _assignments(path: Path) -> Iterator[tuple[str, str]]:

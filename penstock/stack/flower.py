@@ -6,6 +6,7 @@ Knows Flower's options; nothing of the tasks it shows.
 from __future__ import annotations
 
 import logging
+import os
 import signal
 from types import FrameType
 
@@ -30,6 +31,9 @@ def run(settings: Settings, broker_url: str) -> None:
     options.address = settings.flower.host
     options.port = settings.flower.port
     options.read_only = True
+    # It would open the API to every page of a browser; without a password there is no API.
+    os.environ.pop("FLOWER_UNAUTHENTICATED_API", None)
+    options.enable_events = False  # workers send them unasked, and obey no order
     options.persistent = False
     options.max_tasks = MAX_TASKS
     if settings.flower.basic_auth is not None:

@@ -25,6 +25,15 @@ from penstock.stack.redis import EmbeddedRedis
 STOP_ORDER = ("api", "worker", "dispatcher", "flower", "migrate", "redis", "postgres")
 _LOCAL_LOAD = 900.0  # seconds for a worker to load what is on the disk
 _HUB_LOAD = 3600.0  # seconds with a download before it
+#: Variables that hold secrets begin like this; the roles that need them, and no other gets them.
+_NEEDED_BY = {
+    "PENSTOCK_DATABASE": ("migrate", "api", "dispatcher", "worker"),
+    "PENSTOCK_BROKER": ("api", "dispatcher", "worker", "flower"),
+    "PENSTOCK_API": ("api",),
+    "PENSTOCK_FLOWER": ("flower",),
+    "HF_TOKEN": ("worker",),
+    "HUGGING_FACE_HUB_TOKEN": ("worker",),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,20 +82,31 @@ def make_plan(settings: Settings, directory: DataDir, say: Callable[[str], None]
 def _roles(settings: Settings, environment: dict[str, str]) -> tuple[ChildSpec, ...]:
     api, flower = settings.api, settings.flower
     return (
-        ChildSpec("migrate", _penstock("migrate"), environment, once=True, start_limit=300),
+        ChildSpec(
+            "migrate",
+            _penstock("migrate"),
+            _only_needed("migrate", environment),
+            once=True,
+            start_limit=300,
+        ),
         ChildSpec(
             "api",
             _penstock("serve"),
-            environment,
+            _only_needed("api", environment),
             ready=partial(_answers, api.host, api.port, "/healthz"),
             barrier=False,
             stop=((signal.SIGTERM, 15),),
         ),
-        ChildSpec("dispatcher", _penstock("dispatch"), environment, barrier=False),
+        ChildSpec(
+            "dispatcher",
+            _penstock("dispatch"),
+            _only_needed("dispatcher", environment),
+            barrier=False,
+        ),
         ChildSpec(
             "worker",
             _penstock("worker"),
-            environment,
+            _only_needed("worker", environment),
             ready=partial(_worker_beats, settings.api, time.monotonic()),
             start_limit=_LOCAL_LOAD if is_local(settings.model.name) else _HUB_LOAD,
             barrier=False,
@@ -96,12 +116,18 @@ def _roles(settings: Settings, environment: dict[str, str]) -> tuple[ChildSpec, 
         ChildSpec(
             "flower",
             _penstock("flower"),
-            environment,
+            _only_needed("flower", environment),
             ready=partial(_answers, flower.host, flower.port, "/healthcheck"),
             barrier=False,
             stop=((signal.SIGTERM, 5),),
         ),
     )
+
+
+def _only_needed(role: str, environment: dict[str, str]) -> dict[str, str]:
+    """The environment without the secrets of other roles."""
+    foreign = tuple(start for start, roles in _NEEDED_BY.items() if role not in roles)
+    return {name: v for name, v in environment.items() if not name.upper().startswith(foreign)}
 
 
 def _penstock(command: str) -> tuple[str, ...]:

@@ -47,6 +47,23 @@ def _drop(*path: str) -> Callable[[Node], None]:
             _set("flower", "environment", "PENSTOCK_FLOWER__BASIC_AUTH", value="${F:-a:b}"),
             "starts without FLOWER_BASIC_AUTH",
         ),
+        (_drop("flower", "environment", "PENSTOCK_FLOWER__BASIC_AUTH"), "without a password"),
+        (
+            _set("flower", "command", value=["celery", "flower"]),
+            "flower has to run `penstock flower`, which is read-only",
+        ),
+        (
+            _set("flower", "environment", "FLOWER_UNAUTHENTICATED_API", value="true"),
+            "flower is given options of its own, ['FLOWER_UNAUTHENTICATED_API']",
+        ),
+        (
+            _set("flower", "environment", "PENSTOCK_DATABASE__URL", value="${POSTGRES_PASSWORD:?}"),
+            "flower has no need of POSTGRES_PASSWORD",
+        ),
+        (
+            _set("worker", "environment", "PENSTOCK_API__KEYS", value="${PENSTOCK_API_KEY:?}"),
+            "worker has no need of PENSTOCK_API_KEY",
+        ),
         (
             _set("api", "command", value=["penstock", "server"]),
             "api runs the unknown command penstock server",
