@@ -41,7 +41,7 @@ check: setup ## lint, types, floors, generated docs, compose files
 bench: setup ## our engine beside its rivals on this CPU, about 50 minutes (QUICK=1: about 5)
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)
 
-chaos: setup ## kill, stop and cut everything at random for two minutes, then count what was lost (ARGS="--seconds 600 --seed 7")
+chaos: setup ## break everything at random for two minutes, then count what was lost (ARGS="--seconds 600 --seed 7 --model tiny")
 	$(BIN)/python -m tests.chaos $(ARGS)
 
 scale: setup ## a job of a million prompts through the service, and jobs without Redis (ARGS="--rows 100000")

@@ -3,6 +3,7 @@ what they were told. They know the API alone."""
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
 import time
@@ -14,6 +15,7 @@ import httpx2
 
 from models.fake import CRASH, MEMORY, WORDS
 
+#: The last two are for the fake model alone.
 KINDS = ("plain", "plain", "plain", "large", "cancel", "expire", "invalid", "poison", "memory")
 MOST_OPEN = 12  #: jobs that wait at once, so that what is broken shows within the run
 LAST_WORD = 60.0  #: seconds after the last fault in which a post has to be accepted
@@ -33,16 +35,18 @@ class Job:
     seen: dict[int, str | None] = field(default_factory=dict)  #: outcomes that a client read
     status: str = "queued"
 
-    def expected(self, position: int) -> str:
+    def echo(self, position: int) -> str:
         """What the fake model answers."""
         return " ".join(["echo:", *self.prompts[position].split()[:WORDS]])
 
 
 class Book:
-    """What the clients were told, for all of them."""
+    """What the clients were told, for all of them. `echoes`: the model is the fake one, whose
+    answers are known."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, echoes: bool) -> None:
         self._lock = threading.Lock()
+        self.echoes = echoes
         self.jobs: dict[str, Job] = {}
         self.answers: Counter[str] = Counter()
         self.wrong: list[str] = []
@@ -67,6 +71,12 @@ class Book:
         with self._lock:
             return draw.choice(list(self.jobs.values())) if self.jobs else None
 
+    def some(self, draw: random.Random, most: int, *, finished: bool) -> list[Job]:
+        """Jobs that have ended, or not, as far as was told."""
+        with self._lock:
+            known = [j for j in self.jobs.values() if (j.status in FINISHED) is finished]
+            return draw.sample(known, min(most, len(known)))
+
     def note(self, job: Job, answer: dict[str, Any]) -> None:
         """Compare an answer with what was read before, and with what is right."""
         with self._lock:
@@ -78,9 +88,12 @@ class Book:
             }
             outcomes |= {error["index"]: None for error in answer.get("errors") or ()}
             for position, text in outcomes.items():
-                if job.seen.setdefault(position, text) != text:
+                before = job.seen.setdefault(position, text)
+                if before is None and job.reopened:  # what had failed may have been tried again
+                    job.seen[position] = text
+                elif before != text:
                     self.wrong.append(f"{job.id}[{position}] changed after it was read")
-                if text is not None and text != job.expected(position):
+                if self.echoes and text is not None and text != job.echo(position):
                     self.wrong.append(f"{job.id}[{position}] has another's answer: {text!r}")
             if job.status in FINISHED and answer["status"] != job.status and not job.reopened:
                 self.wrong.append(f"{job.id} was {job.status} and is {answer['status']}")
@@ -97,7 +110,7 @@ class Client(threading.Thread):
         self._book = book
         self._stopping = stopping
         self._seed = seed
-        self._posted = 0
+        self._numbers = itertools.count(1)
 
     def run(self) -> None:
         while not self._stopping.is_set():
@@ -120,10 +133,13 @@ class Client(threading.Thread):
             self._book.note(job, answer.json())
 
     def _post(self) -> None:
+        kinds = KINDS if self._book.echoes else KINDS[:-2]
+        self.post(self._draw.choice(kinds))
+
+    def post(self, kind: str) -> None:
         """Until the service has answered: the key makes that safe."""
-        self._posted += 1
-        tag = f"c{self._seed}j{self._posted}"
-        job, body = self._made(self._draw.choice(KINDS), tag)
+        tag = f"c{self._seed}j{next(self._numbers)}"
+        job, body = self._made(kind, tag)
         ended = 0.0
         while True:
             headers = {"Idempotency-Key": tag}
@@ -140,10 +156,18 @@ class Client(threading.Thread):
         self._book.accept(job)
         if job.kind == "cancel":
             self._stopping.wait(self._draw.uniform(0, 3))
-            self._ask("POST", f"/batch-generate/{job.id}/cancel", "cancel")
+            self.cancel(job)
         if job.reopened:
             self._stopping.wait(self._draw.uniform(0, 3))
-            self._ask("POST", f"/batch-generate/{job.id}/retry-failed", "retry")
+            self.retry(job)
+
+    def cancel(self, job: Job) -> None:
+        self._ask("POST", f"/batch-generate/{job.id}/cancel", "cancel")
+
+    def retry(self, job: Job) -> None:
+        """Refused while the job has not ended."""
+        job.reopened = True
+        self._ask("POST", f"/batch-generate/{job.id}/retry-failed", "retry")
 
     def _made(self, kind: str, tag: str) -> tuple[Job, dict[str, Any]]:
         draw = self._draw
@@ -165,12 +189,12 @@ class Client(threading.Thread):
         return job, body
 
     def _chat(self) -> None:
-        message = f"hello {self._seed} {self._posted} {self._draw.randrange(10**6)}"
+        message = f"hello {self._seed} {self._draw.randrange(10**9)}"
         body = {"message": message, "max_tokens": 16, "temperature": 0}
         answer = self._ask("POST", "/chat", "chat", json=body)
         if answer is not None and answer.status_code == 200:
             response = answer.json()["response"]
-            if response != f"echo: {message}":
+            if self._book.echoes and response != f"echo: {message}":
                 self._book.wrong.append(f"a chat was answered by {response!r}")
 
     def _ask(self, method: str, path: str, what: str, **parts: Any) -> httpx2.Response | None:

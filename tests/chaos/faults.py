@@ -18,25 +18,45 @@ import psycopg2
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 
 from penstock.errors import Unavailable
 from storage.database import Database
 from tests.chaos.world import LEASE, World, slot
+from workers.app import make_app
 from workers.queues import queue_name
 
 STALL = LEASE + 3  #: seconds that a process is stopped, so that it loses its leases
 HANG = 30.0  #: seconds without a broker
 
+RUNNING = text("""
+    SELECT r.batch_id, r.position FROM requests r JOIN shards s ON s.id = r.shard_id
+    WHERE s.slot = :slot AND s.state = 'leased' AND r.state = 'running'
+""")
+OUTCOMES = text("""
+    SELECT count(*) FILTER (WHERE coalesce(error_code, '') NOT IN ('cancelled', 'expired')),
+           count(*)
+    FROM results JOIN unnest(CAST(:batches AS text[]), CAST(:positions AS int[])) AS t(b, p)
+      ON batch_id = t.b AND position = t.p
+""")
+BUSY = text("""
+    SELECT stats ->> 'busy_share' FROM workers
+    WHERE beat_at > clock_timestamp() - interval '3 seconds' AND stats ? 'busy_share'
+""")
+
 
 @dataclass
 class Kill:
-    """A worker that was killed, and the shards that it had. `moved_at`: when the first of them had
-    a new outcome, or ended."""
+    """A worker that was killed, and the rows that ran in it: each is repeated at most once for it.
+
+    `restarts`: its own slot comes back at once, else another has to take over. `moved_at`: when
+    the first of these rows had a result."""
 
     at: float
-    remaining: dict[int, int]
+    restarts: bool
+    rows: list[tuple[str, int]]
     moved_at: float | None = None
+    void: bool = False  #: all of them were cancelled, or expired
 
 
 @dataclass
@@ -48,7 +68,9 @@ class Faults:
     draw: random.Random
     stopping: threading.Event
     kills: list[Kill] = field(default_factory=list)
+    busy: list[float] = field(default_factory=list)  #: share of its time that an engine computed
     pauses: list[threading.Thread] = field(default_factory=list)
+    looked_at: float = 0.0
 
     def kinds(self) -> dict[str, Callable[[], bool]]:
         """By name. Each returns False where it found nothing to do it to."""
@@ -72,29 +94,37 @@ class Faults:
             ),
             "restart api": lambda: self.world.signal("api", signal.SIGTERM),
             "restart dispatcher": lambda: self.world.signal(self._dispatcher(), signal.SIGTERM),
+            "order by broker": self.order,
         }
 
     def kill_worker(self) -> bool:
         worker = self.draw.choice(self.world.workers)
-        remaining = self.remaining("slot = :slot", slot=slot(worker))
-        done = self.world.signal(worker, signal.SIGKILL)
-        if done and remaining:
-            self.kills.append(Kill(time.monotonic(), remaining))
-        return done
+        pid = self.world.pid(worker)
+        if pid is None or not self.world.signal(worker, signal.SIGKILL):
+            return False
+        at = time.monotonic()
+        while self.world.pid(worker) == pid and time.monotonic() < at + 1:
+            time.sleep(0.01)
+        if rows := self._ask(RUNNING, slot=slot(worker)):
+            self.kills.append(Kill(at, self.world.restarts(worker), rows))
+        return True
 
-    def watch_kills(self) -> None:
-        """Ask for those that still wait for an outcome."""
-        for kill in [kill for kill in self.kills if kill.moved_at is None]:
-            now = self.remaining("id = ANY(:ids)", ids=list(kill.remaining))
-            if any(now.get(id, 0) < before for id, before in kill.remaining.items()):
-                kill.moved_at = time.monotonic()
+    def watch(self) -> None:
+        """Look at the kills that still wait for a result, and at the engines."""
+        for kill in [kill for kill in self.kills if kill.moved_at is None and not kill.void]:
+            batches, positions = map(list, zip(*kill.rows, strict=True))
+            for results, ended in self._ask(OUTCOMES, batches=batches, positions=positions):
+                kill.moved_at = time.monotonic() if results else None
+                kill.void = not results and ended == len(kill.rows)
+        if (now := time.monotonic()) >= self.looked_at + 1:
+            self.looked_at = now
+            self.busy += [float(share) for (share,) in self._ask(BUSY)]
 
-    def remaining(self, where: str, **values: object) -> dict[int, int]:
-        """Open prompts by shard that is leased or ready. Empty while the database is away."""
-        statement = f"SELECT id, remaining FROM shards WHERE state <> 'done' AND {where}"
+    def _ask(self, statement: TextClause, **values: object) -> list[Any]:
+        """Rows; none while the database is away."""
         with contextlib.suppress(Unavailable), self.database.begin() as conn:
-            return {row.id: row.remaining for row in conn.execute(text(statement), values)}
-        return {}
+            return [tuple(row) for row in conn.execute(statement, values)]
+        return []
 
     def cut_connections(self) -> bool:
         """Every second for some seconds, all connections but our own."""
@@ -116,8 +146,21 @@ class Faults:
             json.dumps(_envelope({"shard": "; DROP TABLE results", "lane": "bulk"})).encode(),
             json.dumps(_envelope({"shard": -5, "lane": "nowhere"})).encode(),
         ]
-        name = "penstock:" + queue_name("fake", self.draw.choice(["bulk", "express"]))
+        name = "penstock:" + queue_name(self.world.model, self.draw.choice(["bulk", "express"]))
         return self._redis(lambda client: client.lpush(name, *bodies))
+
+    def order(self) -> bool:
+        """What Celery obeys by default, and a worker of ours must not."""
+        command = self.draw.choice(["shutdown", "pool_shrink", "cancel_consumer", "disable_events"])
+        queue = queue_name(self.world.model, "bulk")
+        arguments = {"cancel_consumer": {"queue": queue}, "pool_shrink": {"n": 100}}
+        broker = make_app(str(self.world.state["broker_url"]), "penstock:")
+
+        def send(until: float) -> None:
+            with contextlib.suppress(Exception):  # whatever the client of a broken broker raises
+                broker.control.broadcast(command, arguments=arguments.get(command, {}))
+
+        return self._in_background(send, seconds=0)
 
     def heal(self) -> None:
         """Wait for what still goes on, so that nothing stays stopped."""

@@ -23,8 +23,10 @@ from storage.database import Database
 ROOT = Path(__file__).parents[2]
 LEASE = 8.0  #: seconds
 ROWS, EXPRESS_ROWS = 64, 4
+#: By the name that the command knows: what to load, and what the API calls it.
+MODELS = {"fake": ("fake", "fake"), "tiny": ("assets/penstock-tiny", "penstock-tiny")}
 SETTINGS = {
-    "PENSTOCK_MODEL__NAME": "fake",
+    "PENSTOCK_MODEL__THREADS": "1",
     "PENSTOCK_MODEL__MAX_ROWS": str(ROWS),
     "PENSTOCK_MODEL__EXPRESS_ROWS": str(EXPRESS_ROWS),
     "PENSTOCK_MODEL__FAKE_TOKENS_PER_SECOND": "50",
@@ -76,6 +78,7 @@ class World:
     """Processes by name; a name stays the same over restarts."""
 
     up: Stack
+    model: str  #: its public name
     extras: list[Extra] = field(default_factory=list)
     _stopping: threading.Event = field(default_factory=threading.Event)
 
@@ -104,6 +107,10 @@ class World:
             os.kill(pid, number)
             return True
         return False
+
+    def restarts(self, worker: str) -> bool:
+        """Whether its slot is back before its leases run out."""
+        return all(extra.pause < LEASE for extra in self.extras if extra.name == worker)
 
     @property
     def workers(self) -> list[str]:
@@ -144,12 +151,15 @@ def slot(worker: str) -> str:
 
 
 @contextlib.contextmanager
-def world(folder: Path, *, workers: int) -> Iterator[World]:
+def world(folder: Path, *, workers: int, model: str) -> Iterator[World]:
     """Up, and down again whatever happens. The last worker's log goes to a full disk."""
-    with stack("fake", **SETTINGS, PENSTOCK_WORKER__SLOT=slot("worker")) as up:
-        made = World(up)
+    name, public = MODELS[model]
+    path = str(ROOT / name) if name != public else name
+    with stack(path, **SETTINGS, PENSTOCK_WORKER__SLOT=slot("worker")) as up:
+        made = World(up, public)
         environment = {
             **SETTINGS,
+            "PENSTOCK_MODEL__NAME": path,
             "PENSTOCK_DATABASE__URL": str(up.state["database_url"]),
             "PENSTOCK_BROKER__URL": str(up.state["broker_url"]),
         }
