@@ -29,6 +29,8 @@ ENDING = (
     "exhaust connections",
 )
 
+RECOVERY = "kill to next result"
+FEWEST_KILLS = 5  #: of which a median is judged
 RESTART_LIMIT = 5.0  #: seconds from a kill to the next result, for a worker that comes back
 TAKE_OVER_LIMIT = 10.0  #: on top of the lease, where another has to take over
 
@@ -75,8 +77,8 @@ def judge(
     refused = sum(len(re.findall(r"commit\.refused", log)) for log in logs)
     verdict.figures["stale writes refused"] = f"{refused:,}"
     for what, restarts, limit in (
-        ("kill to next result, its slot restarts", True, RESTART_LIMIT),
-        ("kill to next result, another takes over", False, LEASE + TAKE_OVER_LIMIT),
+        (f"{RECOVERY}, its slot restarts", True, RESTART_LIMIT),
+        (f"{RECOVERY}, another takes over", False, LEASE + TAKE_OVER_LIMIT),
     ):
         _recovery(verdict, what, [k for k in faults.kills if k.restarts is restarts], limit, book)
     if faults.busy:
@@ -109,7 +111,7 @@ def _recovery(verdict: Verdict, what: str, kills: list[Kill], limit: float, book
     verdict.figures[what] = (
         f"median {median:.1f} s (at most {limit:.0f}), 95 % {worst:.1f} s, of {len(times)} kills"
     )
-    if book.echoes and median > limit:
+    if book.echoes and len(times) >= FEWEST_KILLS and median > limit:
         verdict.broken.append(f"{what}: median {median:.1f} s")
 
 
