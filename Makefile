@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 EXTRAS := server,engine,embedded,demo,dev
-JOBS   := 0
+JOBS   := 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up test check bench chaos scale docs migrate clean
@@ -27,7 +27,7 @@ demo: setup ## annotate the standard library's documentation, end to end, in a t
 up: setup ## run the whole stack here until Ctrl-C (ARGS="--model fake --port 0")
 	$(BIN)/penstock up $(ARGS)
 
-test: setup ## run every test (FAST=1 leaves out the slow ones, JOBS=3 in three processes, ARGS are pytest's)
+test: setup ## run every test (FAST=1 leaves out the slow ones, JOBS=0 in one process, ARGS are pytest's)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(if $(FAST),-m "not slow") $(ARGS)
 
 check: setup ## lint, types, floors, generated docs, compose files
