@@ -8,6 +8,7 @@ from dataclasses import replace
 from storage import reading
 from storage.database import Database
 from tests.support import jobs
+from tests.support.waiting import until
 from workers.committer import MAX_DETAILS, Committer
 from workers.lease import Lease
 
@@ -31,3 +32,19 @@ def test_outcomes_with_large_details_are_stored_in_portions(database: Database) 
         assert reading.details(conn, batch.id, 0, 9) == dict.fromkeys(range(5), detail)
         found = reading.get_batch(conn, jobs.OWNER, batch.id)
     assert found is not None and found.completed == 5
+
+
+def test_an_outcome_is_stored_though_its_shard_goes_on(database: Database) -> None:
+    jobs.store(database, 5)
+    (shard,) = jobs.claim(database)
+    jobs.admit(database, shard)
+    lease = Lease(shard)
+    committer = Committer(database, lease_seconds=60, on_lost=lambda lease: None)
+    committer.start()
+
+    lease.ended()
+    committer.put(lease, jobs.answer(0))
+
+    until("it is stored", lambda: lease.ok == 1)
+    assert committer.stop()
+    assert not lease.over

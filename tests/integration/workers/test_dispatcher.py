@@ -7,12 +7,13 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import text
 
-from storage import lifecycle, reading
+from storage import fleet, lifecycle, reading
 from storage.database import Database
 from storage.records import Batch
 from storage.states import BatchStatus
 from storage.tables import SHARD_SIZE
 from tests.support import jobs
+from tests.support.waiting import until
 from workers.dispatcher import Dispatcher, DispatcherTiming
 from workers.queues import WakeUps
 
@@ -24,10 +25,15 @@ TIMING = DispatcherTiming(
 
 
 @pytest.fixture
-def dispatcher(database: Database, redis_url: str) -> Iterator[Dispatcher]:
+def wake_ups(redis_url: str) -> Iterator[WakeUps]:
     wake_ups = WakeUps(redis_url, "penstock:")
-    yield Dispatcher(database, wake_ups, TIMING)
+    yield wake_ups
     wake_ups.close()
+
+
+@pytest.fixture
+def dispatcher(database: Database, wake_ups: WakeUps) -> Dispatcher:
+    return Dispatcher(database, wake_ups, TIMING)
 
 
 def _left(database: Database) -> int:
@@ -75,3 +81,25 @@ def test_a_large_job_is_closed_tick_by_tick(database: Database, dispatcher: Disp
 
     assert (after_first.status, ended.status) == (BatchStatus.CANCELLING, BatchStatus.CANCELLED)
     assert 0 < after_first.failed < ended.failed == 250 * SHARD_SIZE
+
+
+def test_workers_that_hold_enough_are_not_woken(
+    database: Database, dispatcher: Dispatcher, wake_ups: WakeUps
+) -> None:
+    def depth() -> int:
+        return wake_ups.depth(jobs.MODEL, "bulk")
+
+    jobs.store(database, 5 * SHARD_SIZE)
+    with database.begin() as conn:
+        holds = {"holds": {"bulk": 2 * SHARD_SIZE, "express": 4}}
+        fleet.register(conn, "slot", "boot", jobs.MODEL, holds)
+    first, second = jobs.claim(database, limit=2)
+    assert len(first.requests) == len(second.requests) == SHARD_SIZE
+    before = depth()
+
+    dispatcher.tick()  # nothing: what it sent would be counted below
+    jobs.admit(database, first)
+    jobs.commit(database, first)
+    dispatcher.tick()
+
+    until("room for one shard is told twice", lambda: depth() == before + 2)
