@@ -12,7 +12,7 @@ from typing import Any, Final
 from kombu.transport import TRANSPORT_ALIASES, redis
 
 from penstock.telemetry import get_logger
-from workers.messages import is_envelope, wake_up
+from workers.messages import LANES, is_envelope, wake_up
 
 log = get_logger(__name__)
 
@@ -35,7 +35,7 @@ class Transport(redis.Transport):  # type: ignore[misc]
     Channel = Channel
 
     def _deliver(self, message: object, queue: str) -> None:
-        if queue.startswith(WAKE_UPS):
+        if queue.startswith(WAKE_UPS) and queue.endswith(LANES):
             message = wake_up(message, queue)
         if is_envelope(message):
             super()._deliver(message, queue)

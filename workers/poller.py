@@ -55,13 +55,16 @@ class Poller(Background):
                     self._start_helpers(lane)
             elif has_room and self._shares.any_free(Lane.BULK):
                 self._ask()
+                continue
             self._stopping.wait(PAUSE)
 
     def _ask(self) -> None:
-        """One wake-up at a time: what its claim brings decides whether there is room for more."""
+        """One wake-up at a time: what its claim brings decides whether there is room for more. One
+        that came to nothing here, for another worker took it, is made good by a claim of ours."""
         self._runner.claimed.clear()
         self._wake()
-        self._runner.claimed.wait(ANSWER)
+        if not self._runner.claimed.wait(ANSWER) and self._shares.take(Lane.BULK):
+            self._start_helper(Lane.BULK)
         self._runner.look_for_room()
 
     def _start_helpers(self, lane: Lane) -> None:
@@ -75,6 +78,7 @@ class Poller(Background):
             leases = self._runner.claim(lane)
         except Unavailable as error:
             log.warning("poll.failed", reason=error.message)
+            self._stopping.wait(self._interval)
             leases = []
         if not leases:
             self._shares.give_back(lane)

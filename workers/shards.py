@@ -70,7 +70,7 @@ class ShardRunner:
         self._dry = False  # the last claim of bulk found nothing
         #: Set when bulk has room for another shard, and there may be one.
         self.room = threading.Event()
-        self.claimed = threading.Event()  #: Set after every claim of bulk, whatever it found.
+        self.claimed = threading.Event()  #: Set when the database answered a claim of bulk.
         self.admissions = Admissions(database, ahead=sizes.admit_ahead, on_lost=self.lose)
         self.engine: Engine
         self.committer: Committer
@@ -88,19 +88,16 @@ class ShardRunner:
         a full one: a thousand jobs of one prompt each must not run one by one. Each claim is the
         next owner's turn; what is left of a full shard goes to the owners after it. Nothing when
         the engine has enough bulk to go on with. Raises `Unavailable`."""
-        try:
-            with self._claiming[lane]:
-                if self._draining.is_set() or not self.engine.alive() or not self._has_room(lane):
-                    return []
-                found = [Lease(one) for one in self._claim_next(lane)]
-                for lease in found:
-                    self._held.add(lease)
-                if lane is Lane.BULK:
-                    self._dry = not found
-            return found
-        finally:
+        with self._claiming[lane]:
+            if self._draining.is_set() or not self.engine.alive() or not self._has_room(lane):
+                return []
+            found = [Lease(one) for one in self._claim_next(lane)]
+            for lease in found:
+                self._held.add(lease)
             if lane is Lane.BULK:
+                self._dry = not found
                 self.claimed.set()
+        return found
 
     def _claim_next(self, lane: Lane) -> list[ClaimedShard]:
         claimed = self._claim(lane, self._last_turn[lane])
@@ -120,7 +117,9 @@ class ShardRunner:
         self._tell_room()
 
     def _tell_room(self) -> None:
-        if not self._dry and not self.room.is_set() and self._has_room(Lane.BULK):
+        if self._dry or self._draining.is_set() or self.room.is_set():
+            return
+        if self._has_room(Lane.BULK):
             self.room.set()
 
     def _claim_more(self, lane: Lane, first: ClaimedShard) -> list[ClaimedShard]:
@@ -174,6 +173,7 @@ class ShardRunner:
         if isinstance(pattern := self._pattern(lease), str):
             for request in shard.requests:
                 self._refuse(lease, request, PromptError.INVALID_REQUEST, pattern)
+            self._tell_room()
             return
         ready = {}
         for request in shard.requests:
@@ -223,6 +223,7 @@ class ShardRunner:
         if lease.returned and not lease.lost:
             self._release(lease)
         self._held.discard(lease)
+        self._tell_room()  # of a lost lease no row tells it
         summary = lease.summary() | self._engine_figures(lease.shard.lane)
         log.info("shard.finished", batch=lease.shard.batch_id, **summary)
         return summary

@@ -21,7 +21,7 @@ from storage.tables import metadata
 log = get_logger(__name__)
 
 _LOCK_KEY = 7_366_800_001
-_OTHER_MIGRATOR = 120.0  # seconds to wait for it
+_OTHER_MIGRATOR = 300.0  # seconds to wait for it
 _LOCK_TIMEOUT = 2.0  # seconds; writers of the service give up after ten
 _PATIENCE = 240.0  # seconds of trying again
 _MAX_PAUSE = 5.0  # seconds

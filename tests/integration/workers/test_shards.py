@@ -19,6 +19,7 @@ from storage import lifecycle, reading
 from storage.database import Database
 from storage.records import ResultRow
 from storage.states import Lane
+from storage.tables import SHARD_SIZE
 from tests.support import jobs
 from workers.committer import Committer
 from workers.lanes import LaneSizes
@@ -180,3 +181,39 @@ def states(database: Database, leases: Sequence[Lease]) -> list[str]:
     query = text("SELECT state FROM requests WHERE shard_id = :id")
     with database.begin() as conn:
         return [conn.execute(query, {"id": lease.shard.id}).scalar_one() for lease in leases]
+
+
+def test_a_shard_that_was_lost_makes_room_for_the_next_until_the_drain(
+    database: Database, make_bench: Make
+) -> None:
+    shards = make_bench(speed=1.0).shards
+    jobs.store(database, 3 * SHARD_SIZE)
+    held = [lease for _ in range(2) for lease in shards.claim(Lane.BULK)]
+    for lease in held:
+        shards.begin(lease)
+    shards.look_for_room()
+    assert (len(held), shards.claim(Lane.BULK), shards.room.is_set()) == (2, [], False)
+
+    shards.lose(held[0])
+    shards.finish(held[0])
+    assert shards.room.is_set()
+
+    shards.drain()
+    shards.look_for_room()
+    assert not shards.room.is_set()
+
+
+def test_a_shard_that_is_refused_as_a_whole_leaves_room_for_the_next(make_bench: Make) -> None:
+    bench = make_bench(Strange())
+    params = {"mode": "score", "choices": ["good", "nothing"]}
+
+    bench.run(params=params)
+
+    assert bench.shards.room.is_set()
+
+
+def test_only_a_claim_that_the_database_answered_counts_as_one(make_bench: Make) -> None:
+    shards = make_bench().shards
+    shards.drain()
+    assert shards.claim(Lane.BULK) == []
+    assert not shards.claimed.is_set()
