@@ -4,19 +4,14 @@ second schema stores meanwhile takes its turn as an owner without a name, and ha
 
 from __future__ import annotations
 
-import time
-
 import sqlalchemy as sa
 from alembic import op
-from sqlalchemy.exc import OperationalError
 
 revision = "0003"
 down_revision = "0002"
 
 # Whoever waits for a lock holds up all who come after it: so wait shortly, and often.
 _WAIT = "SET LOCAL lock_timeout = '500ms'"
-_TRIES = 60
-_PAUSE = 0.5  # seconds
 
 _READY = sa.text("state = 'ready'")
 
@@ -66,15 +61,7 @@ def downgrade() -> None:
 
 
 def _lock() -> None:
-    """Both tables or none: who holds one while it waits for the other could wait for ever."""
-    connection = op.get_bind()
-    for attempt in range(1, _TRIES + 1):
-        try:
-            with connection.begin_nested():
-                connection.execute(sa.text(_WAIT))
-                connection.execute(sa.text("LOCK TABLE batches, shards IN ACCESS EXCLUSIVE MODE"))
-                return
-        except OperationalError:
-            if attempt == _TRIES:
-                raise
-            time.sleep(_PAUSE)
+    """Both tables or none: who holds one while it waits for the other could wait for ever. Where
+    it takes too long, env.py begins again."""
+    op.execute(_WAIT)
+    op.execute("LOCK TABLE batches, shards IN ACCESS EXCLUSIVE MODE")
