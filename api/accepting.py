@@ -6,7 +6,7 @@ Knows storage and the queue's names; knows no HTTP.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
@@ -18,6 +18,7 @@ from storage import fleet, quota, reading
 from storage.intake import IdempotentReplay, create_batch, find_idempotent
 from storage.quota import Amount, Limits
 from storage.records import Batch, NewBatch, NewPrompt
+from storage.states import Lane
 
 log = get_logger(__name__)
 
@@ -50,24 +51,25 @@ def resolve_model(conn: Connection, asked: str | None, configured: str) -> str:
 
 def create_within_limits(
     conn: Connection,
-    limits: Limits | None,
+    limits: Mapping[Lane, Limits],
     batch: NewBatch,
     prompts: Iterable[NewPrompt],
     count: int,
 ) -> Batch:
     """Store `count` prompts where there is room for them; else raises `LimitReached`, `Overloaded`
     or `TooLarge`. A repeated post of a stored job is no new one, however full the queue is."""
-    if limits is None:
+    own = limits.get(batch.lane)
+    if own is None:
         return create_batch(conn, batch, prompts)
     try:
-        quota.check(conn, limits, batch.owner, batch.lane, Amount(1, count, 0))
+        quota.check(conn, own, batch.owner, batch.lane, Amount(1, count, 0))
     except PenstockError:
         key = batch.idempotency_key
         if key is not None and (earlier := find_idempotent(conn, batch.owner, key)):
             raise IdempotentReplay(earlier) from None
         raise
     stored = create_batch(conn, batch, prompts)
-    quota.settle(conn, limits, batch.owner, batch.lane)
+    quota.settle(conn, own, batch.owner, batch.lane)
     return stored
 
 

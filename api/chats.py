@@ -85,8 +85,7 @@ async def store_chat(parts: Parts, post: ChatPost) -> accepting.Stored:
             body_hash=post.digest,
         )
         prompts = [NewPrompt((*earlier, *said))]
-        limits = config.limits.get(batch.lane)
-        return accepting.create_within_limits(conn, limits, batch, prompts, 1)
+        return accepting.create_within_limits(conn, config.limits, batch, prompts, 1)
 
     return await accepting.store(parts, create, post.digest)
 

@@ -6,11 +6,9 @@ import math
 import threading
 import time
 from dataclasses import dataclass
-from typing import Final
 
 from storage.states import Lane
-
-SHARD_ROWS: Final = 64
+from storage.tables import SHARD_SIZE
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +22,7 @@ class LaneSizes:
     @property
     def bulk(self) -> int:
         """Shards that fill the engine, and two to read ahead."""
-        return math.ceil(self.rows / SHARD_ROWS) + 2
+        return math.ceil(self.rows / SHARD_SIZE) + 2
 
     @property
     def tails(self) -> int:
@@ -38,12 +36,12 @@ class LaneSizes:
     @property
     def fill(self) -> int:
         """Bulk rows that wait or run, below which another shard is claimed."""
-        return self.rows + SHARD_ROWS
+        return self.rows + SHARD_SIZE
 
     @property
     def claim_rows(self) -> dict[Lane, int]:
         """A full shard of bulk, or as many chats as the engine keeps rows for."""
-        return {Lane.BULK: SHARD_ROWS, Lane.EXPRESS: self.express_rows}
+        return {Lane.BULK: SHARD_SIZE, Lane.EXPRESS: self.express_rows}
 
     @property
     def admit_ahead(self) -> int:

@@ -67,7 +67,7 @@ def _creator(
             body_hash=digest,
         )
         prompts = intake.to_prompts(job.messages, parts.config.max_prompt_bytes)
-        limits = parts.config.limits.get(batch.lane)
+        limits = parts.config.limits
         return accepting.create_within_limits(conn, limits, batch, prompts, len(job.messages))
 
     return create
