@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sqlalchemy import Connection, extract, func, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Connection, cast, extract, func, select
+from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from storage.records import WorkerRecord
 from storage.tables import workers as workers_table
@@ -22,6 +22,16 @@ def register(
         .on_conflict_do_update(
             index_elements=["slot"], set_={**fresh, "started_at": func.now(), "beat_at": func.now()}
         )
+    )
+
+
+def describe(conn: Connection, slot: str, boot_id: str, more: Mapping[str, object]) -> None:
+    """Add to what a worker said of itself when it registered."""
+    columns = workers_table.c
+    conn.execute(
+        workers_table.update()
+        .where(columns.slot == slot, columns.boot_id == boot_id)
+        .values(info=columns.info.op("||")(cast(dict(more), JSONB)))
     )
 
 

@@ -14,10 +14,11 @@ from datetime import timedelta
 from itertools import chain
 from math import isqrt
 
-from sqlalchemy import Connection, func, insert, literal, select, text
+from sqlalchemy import Connection, exc, func, insert, literal, select, text
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from penstock.errors import PromptError, Unavailable
+from penstock.errors import Conflict, PromptError, Unavailable
+from storage import endpoints
 from storage.copying import copy_rows, field, null
 from storage.reading import batch_columns, batch_record
 from storage.records import Batch, NewBatch, NewPrompt
@@ -28,13 +29,18 @@ from storage.text import all_storable, require_storable, storable
 #: Prompts of one COPY, which are sorted by length together, and about the most bytes of them.
 _COPY_PROMPTS = 128 * SHARD_SIZE
 _COPY_BYTES = 16 << 20
+#: Of a lock, or of the statement that waits for it.
+_TIMEOUTS = ("55P03", "57014")
 _STRETCHES = 4  #: of like length in a shard
 
-_REQUESTS = "requests (batch_id, position, shard_id, state, messages)"
+_REQUESTS = "requests (batch_id, position, shard_id, state, messages, params, custom_id)"
 _RESULTS = "results (batch_id, position, error_code, error_message)"
+_NOTHING_OWN = f"{null()}\t{null()}"
 _SHARD_IDS = text("SELECT nextval('shards_id_seq') FROM generate_series(1, :count)")
 _ACCEPT = text("""
-    UPDATE batches SET total = :total, failed = :failed, bytes = :bytes, status = :status
+    UPDATE batches
+    SET total = :total, failed = :failed, bytes = :bytes, status = :status, model = :model,
+        ending_at = CASE WHEN CAST(:status AS text) = 'finalizing' THEN clock_timestamp() END
     WHERE id = :id AND status = 'validating'
 """)
 
@@ -49,10 +55,11 @@ class IdempotentReplay(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Encoded:
-    """A prompt's messages as a COPY field, or null and the reason why it cannot run."""
+    """A prompt as COPY fields, without messages where it cannot run, but with the reason."""
 
     position: int
     messages: str
+    own: str  #: its own parameters and name
     code: str | None = None
     reason: str | None = None
     bytes: int = 0  #: 0 where it cannot run
@@ -70,31 +77,44 @@ def create_batch(conn: Connection, batch: NewBatch, prompts: Iterable[NewPrompt]
     """Store a job with its prompts. Errors of the iterable come through as they are.
 
     Raises `IdempotentReplay` when the key is taken; a concurrent post of the same key waits for
-    the first one's commit, and then gets that. Raises `InvalidRequest` for text of the job itself
-    that cannot be stored.
+    the first one's commit, and then gets that, or `Conflict` when that took too long. Raises
+    `InvalidRequest` for text of the job itself that cannot be stored.
     """
+    open_batch(conn, batch)
+    return fill(conn, batch, prompts)
+
+
+def open_batch(conn: Connection, batch: NewBatch) -> None:
+    """Store a job that has no prompts yet; raises as `create_batch` does."""
     require_storable(
         owner=batch.owner,
         model=batch.model,
         system=batch.system,
         metadata=batch.metadata,
+        callback_url=batch.callback_url,
         idempotency_key=batch.idempotency_key,
         **batch.params,
     )
-    # 1. The batch claims its idempotency key.
     _insert_batch(conn, batch)
-    # 2. Requests and shards, chunk by chunk, as the iterable gives them.
+    if batch.callback_url is not None:
+        endpoints.ensure_callbacks(conn, batch.owner)
+
+
+def fill(conn: Connection, batch: NewBatch | Batch, prompts: Iterable[NewPrompt]) -> Batch:
+    """Store the prompts of a job that was opened; to be rolled back where it raises. Raises
+    `Conflict` when the job was cancelled meanwhile."""
+    # 1. Requests and shards, chunk by chunk, as the iterable gives them.
     total = failed = size = 0
     for chunk in _chunks(prompts):
         total += len(chunk)
         size += sum(prompt.bytes for prompt in chunk)
         failed += _store_chunk(conn, batch, chunk)
-    # 3. Only now it is a job. One without a runnable prompt is ready to be finalized.
+    # 2. Only now it is a job. One without a runnable prompt is ready to be finalized.
     status = BatchStatus.QUEUED if failed < total else BatchStatus.FINALIZING
-    conn.execute(
-        _ACCEPT,
-        {"id": batch.id, "total": total, "failed": failed, "bytes": size, "status": status},
-    )
+    counted = {"total": total, "failed": failed, "bytes": size}
+    facts = {"id": batch.id, "model": batch.model, "status": status, **counted}
+    if not conn.execute(_ACCEPT, facts).rowcount:
+        raise Conflict("The job was cancelled before all of it was stored.")
     return batch_record(
         conn.execute(select(*batch_columns()).where(batches.c.id == batch.id)).one()
     )
@@ -114,6 +134,7 @@ def _insert_batch(conn: Connection, batch: NewBatch) -> None:
         "metadata": dict(batch.metadata),
         "idempotency_key": batch.idempotency_key,
         "body_hash": batch.body_hash,
+        "callback_url": batch.callback_url,
     }
     if batch.expires_in is not None:
         values["expires_in"] = batch.expires_in
@@ -123,7 +144,15 @@ def _insert_batch(conn: Connection, batch: NewBatch) -> None:
     statement = upsert(batches).values(values)
     if batch.idempotency_key is not None:
         statement = statement.on_conflict_do_nothing(index_elements=["owner", "idempotency_key"])
-    stored = conn.execute(statement.returning(literal(1))).one_or_none()
+    try:
+        stored = conn.execute(statement.returning(literal(1))).one_or_none()
+    except exc.OperationalError as error:
+        # One row alone waits for nothing but for the post that has the key and goes on.
+        if batch.idempotency_key is not None and _waited_in_vain(error):
+            raise Conflict(
+                "A post with this Idempotency-Key is still running.", param="Idempotency-Key"
+            ) from error
+        raise
     if stored is None and batch.idempotency_key is not None:
         earlier = find_idempotent(conn, batch.owner, batch.idempotency_key)
         if earlier is None:
@@ -131,12 +160,16 @@ def _insert_batch(conn: Connection, batch: NewBatch) -> None:
         raise IdempotentReplay(earlier)
 
 
+def _waited_in_vain(error: exc.OperationalError) -> bool:
+    return getattr(error.orig, "pgcode", None) in _TIMEOUTS
+
+
 def _chunks(prompts: Iterable[NewPrompt]) -> Iterator[list[_Encoded]]:
     chunk: list[_Encoded] = []
     size = 0
     for position, prompt in enumerate(prompts):
         chunk.append(_encode(position, prompt))
-        size += len(chunk[-1].messages)
+        size += len(chunk[-1].messages) + len(chunk[-1].own)
         if len(chunk) == _COPY_PROMPTS or size >= _COPY_BYTES:
             yield chunk
             chunk, size = [], 0
@@ -144,7 +177,7 @@ def _chunks(prompts: Iterable[NewPrompt]) -> Iterator[list[_Encoded]]:
         yield chunk
 
 
-def _store_chunk(conn: Connection, batch: NewBatch, chunk: list[_Encoded]) -> int:
+def _store_chunk(conn: Connection, batch: NewBatch | Batch, chunk: list[_Encoded]) -> int:
     """Copy the prompts; returns how many of them cannot run."""
     unfit = [prompt for prompt in chunk if prompt.code is not None]
     fit = [prompt for prompt in chunk if prompt.code is None]
@@ -199,21 +232,35 @@ def _request_lines(batch_id: str, shares: Iterable[tuple[int, list[_Encoded]]]) 
     for shard_id, share in shares:
         for prompt in share:
             state = RequestState.PENDING if prompt.code is None else RequestState.FAILED
-            yield f"{batch_id}\t{prompt.position}\t{shard_id}\t{state}\t{prompt.messages}\n"
+            of_shard = f"{batch_id}\t{prompt.position}\t{shard_id}\t{state}"
+            yield f"{of_shard}\t{prompt.messages}\t{prompt.own}\n"
 
 
 def _encode(position: int, prompt: NewPrompt) -> _Encoded:
     if prompt.messages is None:
         code = prompt.error_code or PromptError.INVALID_MESSAGE
-        return _Encoded(position, null(), code, storable(prompt.error_message))
-    if not all_storable(prompt.messages):
+        name = _field(storable(prompt.custom_id))
+        reason = storable(prompt.error_message)
+        return _Encoded(position, null(), f"{null()}\t{name}", code, reason)
+    if not all_storable((prompt.messages, prompt.params or {}, prompt.custom_id)):
         reason = "The prompt has a NUL character or half of a surrogate pair."
-        return _Encoded(position, null(), PromptError.INVALID_TEXT, reason)
-    text = json.dumps(prompt.messages, ensure_ascii=False, separators=(",", ":"))
+        return _Encoded(position, null(), _NOTHING_OWN, PromptError.INVALID_TEXT, reason)
+    text = _json(prompt.messages)
     size = len(text) if text.isascii() else len(text.encode())
-    return _Encoded(position, field(text), bytes=size)
+    if prompt.params is None and prompt.custom_id is None:
+        return _Encoded(position, field(text), _NOTHING_OWN, bytes=size)
+    params = None if prompt.params is None else _json(prompt.params)
+    own = f"{_field(params)}\t{_field(prompt.custom_id)}"
+    return _Encoded(position, field(text), own, bytes=size)
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _field(value: str | None) -> str:
+    return null() if value is None else field(value)
 
 
 def _failure_line(batch_id: str, prompt: _Encoded) -> str:
-    code, reason = field(prompt.code or ""), prompt.reason
-    return f"{batch_id}\t{prompt.position}\t{code}\t{null() if reason is None else field(reason)}\n"
+    return f"{batch_id}\t{prompt.position}\t{field(prompt.code or '')}\t{_field(prompt.reason)}\n"

@@ -7,6 +7,7 @@ neither workers nor messages. One commit per transaction keeps that order.
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -14,10 +15,11 @@ from sqlalchemy import Connection, text
 
 from storage.database import DONE_CHANNEL
 from storage.reclaim import reap, release, release_slot
-from storage.records import ClaimedRequest, ClaimedShard, CommitReceipt, Outcome
+from storage.records import ClaimedRequest, ClaimedShard, CommitReceipt, Outcome, Params
 from storage.states import Lane
 from storage.tables import SHARD_SIZE
 from storage.text import storable
+from storage.turns import NO_HISTORY, histories
 
 __all__ = [
     "admit",
@@ -69,6 +71,7 @@ _CLAIM = text("""
             WHERE ring.ready AND s.owner = ring.owner
               AND s.state = 'ready' AND s.model = :model AND s.lane = :lane
               AND b.ending IS NULL AND (b.expires_at > clock_timestamp()) IS NOT FALSE
+              AND s.due_at < 'infinity'
             ORDER BY s.due_at, s.priority DESC, s.id
             LIMIT :limit
             FOR NO KEY UPDATE OF s SKIP LOCKED
@@ -101,7 +104,9 @@ _CLAIM = text("""
 
 # A statement of its own: the claim's snapshot may be older than the lock it waited for.
 _OPEN_REQUESTS = text("""
-    SELECT shard_id, position, messages FROM requests
+    SELECT batch_id, shard_id, position, messages, CAST(params AS text) AS params,
+           crashes > 0 AS repeated
+    FROM requests
     WHERE shard_id = ANY(CAST(:shards AS bigint[])) AND state IN ('pending', 'running')
     ORDER BY shard_id, position
 """)
@@ -131,25 +136,29 @@ _COMMIT = text("""
             CAST(:positions AS int[]), CAST(:texts AS text[]), CAST(:finishes AS text[]),
             CAST(:codes AS text[]), CAST(:messages AS text[]),
             CAST(:prompt_tokens AS int[]), CAST(:completion_tokens AS int[]),
-            CAST(:details AS jsonb[])
+            CAST(:details AS jsonb[]), CAST(:from_cache AS bool[]), CAST(:counted AS bool[])
         ) AS t(position, text, finish_reason, error_code, error_message,
-               prompt_tokens, completion_tokens, detail)
+               prompt_tokens, completion_tokens, detail, from_cache, counted)
     ), stored AS (
         INSERT INTO results (batch_id, position, text, finish_reason, error_code, error_message,
-                             prompt_tokens, completion_tokens, detail)
+                             prompt_tokens, completion_tokens, detail, from_cache)
         SELECT f.batch_id, t.position, t.text, t.finish_reason, t.error_code, t.error_message,
-               t.prompt_tokens, t.completion_tokens, t.detail
+               t.prompt_tokens, t.completion_tokens, t.detail, t.from_cache
         FROM fence f
         JOIN requests r ON r.shard_id = f.id
         JOIN sent t ON t.position = r.position
-        WHERE r.state = 'running' OR (r.state = 'pending' AND t.error_code IS NOT NULL)
+        WHERE r.state = 'running'
+           OR (r.state = 'pending'
+               AND (t.error_code IS NOT NULL OR t.from_cache OR t.counted))
         ORDER BY t.position
         ON CONFLICT DO NOTHING
-        RETURNING position, error_code, prompt_tokens, completion_tokens
+        RETURNING position, error_code, prompt_tokens, completion_tokens, from_cache
     ), sums AS (
         SELECT count(*) AS n, count(*) FILTER (WHERE error_code IS NULL) AS completed,
                coalesce(sum(prompt_tokens), 0) AS prompt_tokens,
-               coalesce(sum(completion_tokens), 0) AS completion_tokens
+               coalesce(sum(completion_tokens), 0) AS completion_tokens,
+               coalesce(sum(prompt_tokens + completion_tokens) FILTER (WHERE from_cache), 0)
+                   AS saved_tokens
         FROM stored
     ), ended AS (
         UPDATE requests r
@@ -171,10 +180,15 @@ _COMMIT = text("""
             failed = b.failed + sums.n - sums.completed,
             prompt_tokens = b.prompt_tokens + sums.prompt_tokens,
             completion_tokens = b.completion_tokens + sums.completion_tokens,
+            saved_tokens = b.saved_tokens + sums.saved_tokens,
             status = CASE
                 WHEN b.status IN ('queued', 'in_progress')
                     AND b.completed + b.failed + sums.n = b.total
-                THEN 'finalizing' ELSE b.status END
+                THEN 'finalizing' ELSE b.status END,
+            ending_at = CASE
+                WHEN b.status IN ('queued', 'in_progress')
+                    AND b.completed + b.failed + sums.n = b.total
+                THEN clock_timestamp() ELSE b.ending_at END
         FROM shard, sums
         WHERE b.id = shard.batch_id
         RETURNING b.id, b.completed + b.failed = b.total AS done
@@ -238,7 +252,8 @@ def claim(
 
     Owners have their turns in a ring: it begins with the one that follows `after`, or with `after`
     itself where it goes on with `again`. Each owner's own line is by priority and age (`AGING`).
-    Never waits for another claimer. Jobs that are ending are left out.
+    Never waits for another claimer. Jobs that are ending are left out, and turns of conversations
+    that wait for an earlier one.
     """
     leased = conn.execute(
         _CLAIM,
@@ -255,10 +270,25 @@ def claim(
             "limit": limit,
         },
     ).all()
+    turns = [row.batch_id for row in leased if lane is Lane.EXPRESS]
+    said = histories(conn, turns) if turns else {}
     requests: dict[int, list[ClaimedRequest]] = defaultdict(list)
+    own_params: dict[str | None, Params | None] = {None: None}
     for row in conn.execute(_OPEN_REQUESTS, {"shards": [row.id for row in leased]}):
         messages = tuple((role, content) for role, content in row.messages)
-        requests[row.shard_id].append(ClaimedRequest(row.position, messages))
+        if row.params not in own_params:
+            own_params[row.params] = json.loads(row.params)
+        earlier = said.get(row.batch_id, NO_HISTORY)
+        requests[row.shard_id].append(
+            ClaimedRequest(
+                position=row.position,
+                messages=messages,
+                params=own_params[row.params],
+                history=earlier.messages,
+                omitted=earlier.omitted,
+                repeated=row.repeated,
+            )
+        )
     return [
         ClaimedShard(
             id=row.id,
@@ -288,8 +318,9 @@ def commit(
     conn: Connection, shard: int, epoch: int, outcomes: Sequence[Outcome], lease: float
 ) -> CommitReceipt:
     """Store outcomes of a held shard and extend its lease. Idempotent: after a lost connection,
-    send it again. A success needs a prompt that was admitted; a failure may come before. Text that
-    PostgreSQL refuses is stored with U+FFFD in its place."""
+    send it again. A success needs a prompt that was admitted, or an equal one's answer, or that
+    tokens alone were asked for; a failure may come before. Text that PostgreSQL refuses is stored
+    with U+FFFD in its place."""
     row = conn.execute(
         _COMMIT,
         {
@@ -305,6 +336,8 @@ def commit(
             "prompt_tokens": [outcome.prompt_tokens for outcome in outcomes],
             "completion_tokens": [outcome.completion_tokens for outcome in outcomes],
             "details": [outcome.detail for outcome in outcomes],
+            "from_cache": [outcome.from_cache or None for outcome in outcomes],
+            "counted": [outcome.counted for outcome in outcomes],
         },
     ).one_or_none()
     if row is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from sqlalchemy import Connection, text
 
 from penstock.errors import Conflict, PromptError
+from storage import deliveries, turns
 from storage.database import DONE_CHANNEL
 from storage.reading import get_batch
 from storage.records import Batch
@@ -21,8 +22,8 @@ _MESSAGES = {
 }
 
 _CANCEL = text("""
-    UPDATE batches SET status = 'cancelling', ending = 'cancelled'
-    WHERE id = :id AND owner = :owner AND status IN ('queued', 'in_progress')
+    UPDATE batches SET status = 'cancelling', ending = 'cancelled', ending_at = clock_timestamp()
+    WHERE id = :id AND owner = :owner AND status IN ('validating', 'queued', 'in_progress')
 """)
 
 _EXPIRE = text("""
@@ -31,7 +32,8 @@ _EXPIRE = text("""
         WHERE status IN ('queued', 'in_progress') AND expires_at <= statement_timestamp()
         ORDER BY id FOR NO KEY UPDATE
     )
-    UPDATE batches b SET status = 'finalizing', ending = 'expired'
+    UPDATE batches b
+    SET status = 'finalizing', ending = 'expired', ending_at = clock_timestamp()
     FROM due WHERE b.id = due.id
 """)
 
@@ -88,6 +90,7 @@ _CLOSE_OPEN = text("""
     SELECT count(*) FROM closing
 """)
 
+# What nobody is to see any more is the first that retention deletes.
 _FINALIZE = text("""
     WITH due AS (
         SELECT id FROM batches
@@ -96,14 +99,17 @@ _FINALIZE = text("""
         ORDER BY id FOR NO KEY UPDATE
     )
     UPDATE batches b
-    SET finished_at = clock_timestamp(),
+    SET finished_at = CASE
+            WHEN b.deleting THEN timestamptz '-infinity' ELSE clock_timestamp() END,
         status = CASE
             WHEN b.status = 'cancelling' THEN 'cancelled'
             WHEN b.ending = 'expired' THEN 'expired'
             WHEN b.completed = 0 THEN 'failed'
             ELSE 'completed' END
     FROM due WHERE b.id = due.id
-    RETURNING b.id, pg_notify(:channel, b.id)
+    RETURNING b.id,
+              (b.kind <> 'chat' OR b.callback_url IS NOT NULL) AND NOT b.deleting AS told,
+              pg_notify(:channel, b.id)
 """)
 
 _LOCK_BATCH = text("""
@@ -139,7 +145,7 @@ _RETRY = text("""
         FROM forgotten
     )
     UPDATE batches b
-    SET status = 'queued', ending = NULL, started_at = NULL, finished_at = NULL,
+    SET status = 'queued', ending = NULL, started_at = NULL, finished_at = NULL, ending_at = NULL,
         expires_at = now() + make_interval(secs => b.expires_in),
         failed = b.failed - sums.n,
         prompt_tokens = b.prompt_tokens - sums.prompt_tokens,
@@ -147,6 +153,9 @@ _RETRY = text("""
     FROM sums
     WHERE b.id = :id AND sums.n > 0
 """)
+
+# Made of outcomes that are no longer final.
+_RECOUNT_FILES = text("UPDATE files SET bytes = NULL, expires_at = NULL WHERE batch_id = :id")
 
 
 def request_cancel(conn: Connection, owner: str, batch_id: str) -> Batch | None:
@@ -181,9 +190,15 @@ def close_open(conn: Connection, limit: int = 200) -> int:
 
 
 def finalize(conn: Connection, batch_id: str | None = None) -> list[str]:
-    """Give jobs whose every prompt has an outcome their final status, and announce them. Returns
-    their ids. Idempotent."""
-    return list(conn.execute(_FINALIZE, {"id": batch_id, "channel": DONE_CHANNEL}).scalars())
+    """Give jobs whose every prompt has an outcome their final status, announce them, record what
+    webhooks are to tell of them, and let the next turns of their conversations go. Returns their
+    ids. Idempotent."""
+    rows = conn.execute(_FINALIZE, {"id": batch_id, "channel": DONE_CHANNEL}).all()
+    if told := [row.id for row in rows if row.told]:
+        deliveries.record(conn, told)
+    if ended := [row.id for row in rows]:
+        turns.end(conn, ended)
+    return ended
 
 
 def retry_failed(conn: Connection, owner: str, batch_id: str) -> Batch | None:
@@ -200,4 +215,5 @@ def retry_failed(conn: Connection, owner: str, batch_id: str) -> Batch | None:
     if status not in TERMINAL_BATCH:
         raise Conflict("Only a finished job can be tried again.")
     conn.execute(_RETRY, {"id": batch_id, "size": SHARD_SIZE, "aging": AGING})
+    conn.execute(_RECOUNT_FILES, {"id": batch_id})
     return get_batch(conn, owner, batch_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Text, cast, func, select, text
@@ -13,7 +14,8 @@ from storage.tables import batches
 from storage.tables import results as results_table
 from storage.text import is_storable
 
-_RESULT_COLUMNS = (
+#: What a `ResultRow` is made of.
+RESULT_COLUMNS = (
     results_table.c.position,
     results_table.c.text,
     results_table.c.finish_reason,
@@ -21,10 +23,21 @@ _RESULT_COLUMNS = (
     results_table.c.error_message,
     results_table.c.prompt_tokens,
     results_table.c.completion_tokens,
+    results_table.c.from_cache.is_(True),
 )
 
-#: Parameters that give every result more than a text.
-_DETAILED = '$ ? (@.mode == "score" || @.n > 1 || @.logprobs == true)'
+#: Parameters that may give a result more than a text.
+_DETAILED = (
+    '$ ? (@.mode == "score" || @.n > 1 || @.logprobs == true || @.trim == true'
+    ' || (@.mode == "count" && exists(@.choices)))'
+)
+
+#: Of four bytes, a prompt's; of its answers as many as they may have.
+_TOKEN_ESTIMATE = text("""
+    SELECT ceil(bytes / 4.0) + coalesce((params ->> 'max_tokens')::numeric, 0)
+                             * coalesce((params ->> 'n')::numeric, 1)
+    FROM batches WHERE id = :id
+""")
 
 # Two halves, so that each is served by its own partial index.
 _LANE_DEPTHS = text("""
@@ -61,7 +74,7 @@ _READY_LANES = text("""
         SELECT count(*) AS ready FROM (
             SELECT FROM shards s JOIN batches b ON b.id = s.batch_id
             WHERE s.state = 'ready' AND s.model = lanes.model AND s.lane = lanes.lane
-              AND b.ending IS NULL
+              AND s.due_at < 'infinity' AND b.ending IS NULL
             ORDER BY s.owner, s.due_at, s.priority DESC, s.id LIMIT :limit
         ) first
     ) found
@@ -99,6 +112,8 @@ def batch_columns() -> tuple[ColumnElement[Any], ...]:
         columns.expires_at,
         func.clock_timestamp().label("now"),
         func.jsonb_path_exists(columns.params, cast(_DETAILED, JSONPATH)).label("detailed"),
+        columns.saved_tokens,
+        columns.params.contains({"stream": True}).label("streamed"),
     )
 
 
@@ -126,11 +141,24 @@ def results(conn: Connection, batch_id: str, offset: int, limit: int) -> list[Re
     """Outcomes of the prompts at positions `offset` to `offset + limit`, those that are there."""
     position = results_table.c.position
     rows = conn.execute(
-        select(*_RESULT_COLUMNS)
+        select(*RESULT_COLUMNS)
         .where(results_table.c.batch_id == batch_id, position >= offset, position < offset + limit)
         .order_by(position)
     )
     return [ResultRow(*row) for row in rows]
+
+
+def results_at(
+    conn: Connection, batch_id: str, positions: Sequence[int]
+) -> dict[int, tuple[ResultRow, str | None]]:
+    """Outcomes at these positions, those that are there, and what they have beside their text."""
+    table = results_table.c
+    rows = conn.execute(
+        select(*RESULT_COLUMNS, cast(table.detail, Text)).where(
+            table.batch_id == batch_id, table.position.in_(positions)
+        )
+    )
+    return {row.position: (ResultRow(*row[:-1]), row[-1]) for row in rows}
 
 
 def details(conn: Connection, batch_id: str, offset: int, limit: int) -> dict[int, str]:
@@ -145,6 +173,11 @@ def details(conn: Connection, batch_id: str, offset: int, limit: int) -> dict[in
         )
     )
     return {position: detail for position, detail in rows}
+
+
+def token_estimate(conn: Connection, batch_id: str) -> int:
+    """About the most tokens that a job may take, before anybody has counted them."""
+    return int(conn.execute(_TOKEN_ESTIMATE, {"id": batch_id}).scalar_one())
 
 
 def lane_depths(conn: Connection) -> list[LaneDepth]:

@@ -111,7 +111,11 @@ _RECLAIM = """
             status = CASE
                 WHEN b.status IN ('queued', 'in_progress')
                     AND b.completed + b.failed + f.n = b.total
-                THEN 'finalizing' ELSE b.status END
+                THEN 'finalizing' ELSE b.status END,
+            ending_at = CASE
+                WHEN b.status IN ('queued', 'in_progress')
+                    AND b.completed + b.failed + f.n = b.total
+                THEN clock_timestamp() ELSE b.ending_at END
         FROM locked l JOIN failures f ON f.batch_id = l.id
         WHERE b.id = l.id
     )

@@ -5,11 +5,14 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from storage.states import BatchStatus, Lane
 
 #: Messages of a prompt as (role, content).
 Messages = tuple[tuple[str, str], ...]
+#: The role of the one message of a prompt that is no chat: a text to go on with.
+RAW: Final = "prompt"
 #: JSON scalars and lists of sampling parameters, as the schema wrote them.
 Params = Mapping[str, object]
 
@@ -30,6 +33,7 @@ class NewBatch:
     expires_in: float | None = None  #: seconds
     idempotency_key: str | None = None
     body_hash: str | None = None
+    callback_url: str | None = None  #: told of the job's end; checked by the caller
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,8 @@ class NewPrompt:
     messages: Messages | None
     error_code: str | None = None
     error_message: str | None = None
+    params: Params | None = None  #: None: those of the job
+    custom_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +71,8 @@ class Batch:
     expires_at: dt.datetime | None
     now: dt.datetime  #: PostgreSQL's clock when this was read
     detailed: bool  #: its results have more than their text
+    saved_tokens: int = 0  #: of those above: of answers that were there already
+    streamed: bool = False  #: its text is published as it comes
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +81,10 @@ class ClaimedRequest:
 
     position: int
     messages: Messages
+    params: Params | None = None  #: one object for all of a claim that are equal; None: the job's
+    history: Messages = ()  #: earlier turns of its conversation, oldest first
+    omitted: int = 0  #: turns before those
+    repeated: bool = False  #: an earlier lease ran out while it ran
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +115,9 @@ class Outcome:
     error_code: str | None = None
     error_message: str | None = None
     detail: str | None = None  #: what there is beside the text, as a JSON object
+    from_cache: bool = False  #: the answer to an equal prompt
+    digest: bytes | None = None  #: under which equal prompts may find it
+    counted: bool = False  #: its tokens were asked for and no answer, so it was never admitted
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +141,7 @@ class ResultRow:
     error_message: str | None
     prompt_tokens: int
     completion_tokens: int
+    from_cache: bool = False  #: the answer to an equal prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,3 +166,35 @@ class LaneDepth:
     leased_shards: int
     open_requests: int
     oldest_seconds: float  #: age of the oldest ready shard; 0 when there is none
+
+
+@dataclass(frozen=True, slots=True)
+class NewApiKey:
+    """A key to store: of the key itself only its digest. No rates: those of the settings."""
+
+    id: str
+    owner: str
+    name: str
+    digest: bytes
+    scopes: tuple[str, ...]
+    expires_in: float | None = None  #: seconds
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A stored key. It ends when it expires or is revoked, whichever comes first."""
+
+    id: str
+    owner: str
+    name: str
+    digest: bytes
+    scopes: tuple[str, ...]
+    requests_per_minute: int | None
+    tokens_per_minute: int | None
+    created_at: dt.datetime
+    last_used_at: dt.datetime | None
+    expires_at: dt.datetime | None
+    revoked_at: dt.datetime | None  #: may lie ahead, after a rotation
+    seconds_left: float | None  #: by PostgreSQL's clock; None: it has no end

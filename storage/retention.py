@@ -12,6 +12,7 @@ from sqlalchemy import Connection, text
 #: Of one transaction: jobs that are looked at, and shards that go with all of theirs.
 _JOBS = 100
 _SHARDS = 50
+_ARRIVALS = 5_000
 
 # The key is free for a new job then.
 _HIDE = text("""
@@ -33,10 +34,17 @@ _DELETE_SHARDS = text("""
     ))
 """)
 
+_DELETE_ARRIVALS = text("""
+    DELETE FROM arrivals WHERE ctid = ANY(ARRAY(
+        SELECT ctid FROM arrivals WHERE batch_id = ANY(CAST(:jobs AS text[])) LIMIT :limit
+    ))
+""")
+
 _EMPTY = text("""
     SELECT b.id FROM batches b
     WHERE b.id = ANY(CAST(:jobs AS text[]))
       AND NOT EXISTS (SELECT FROM shards s WHERE s.batch_id = b.id)
+      AND NOT EXISTS (SELECT FROM arrivals a WHERE a.batch_id = b.id)
 """)
 
 _DELETE_TURNS = text("""
@@ -71,6 +79,8 @@ def delete_old(
     if not old:
         return 0
     gone = conn.execute(_DELETE_SHARDS, {"jobs": old, "limit": shards}).rowcount
+    arrivals = conn.execute(_DELETE_ARRIVALS, {"jobs": old, "limit": _ARRIVALS}).rowcount
+    gone += arrivals // _ARRIVALS  # a full portion: there may be more
     empty = list(conn.execute(_EMPTY, {"jobs": old}).scalars())
     _delete_turns(conn, empty, retention)
     return gone + conn.execute(_DELETE_JOBS, {"jobs": empty}).rowcount

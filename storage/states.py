@@ -39,13 +39,24 @@ class Lane(StrEnum):
     EXPRESS = "express"  #: chats: a batch of one, admitted at once
 
 
+class DeliveryState(StrEnum):
+    """Of one webhook event on its way to one receiver."""
+
+    PENDING = "pending"  #: its next attempt is due at `next_at`
+    DELIVERING = "delivering"  #: a sender has it, under an epoch
+    DELIVERED = "delivered"  #: the receiver answered 2xx
+    DEAD = "dead"  #: three days of attempts were in vain, or the receiver is gone
+
+
 TERMINAL_BATCH = frozenset(
     {BatchStatus.COMPLETED, BatchStatus.FAILED, BatchStatus.CANCELLED, BatchStatus.EXPIRED}
 )
 
 #: `retry_failed`, an explicit act of the owner, is the only way out of a terminal status.
 BATCH_TRANSITIONS: dict[BatchStatus, frozenset[BatchStatus]] = {
-    BatchStatus.VALIDATING: frozenset({BatchStatus.QUEUED, BatchStatus.FAILED}),
+    BatchStatus.VALIDATING: frozenset(
+        {BatchStatus.QUEUED, BatchStatus.FINALIZING, BatchStatus.CANCELLING}
+    ),
     BatchStatus.QUEUED: frozenset(
         {BatchStatus.IN_PROGRESS, BatchStatus.FINALIZING, BatchStatus.CANCELLING}
     ),
@@ -68,8 +79,18 @@ SHARD_TRANSITIONS: dict[ShardState, frozenset[ShardState]] = {
 }
 
 REQUEST_TRANSITIONS: dict[RequestState, frozenset[RequestState]] = {
-    RequestState.PENDING: frozenset({RequestState.RUNNING, RequestState.FAILED}),
+    # Done at once: an equal prompt has an answer already.
+    RequestState.PENDING: frozenset({RequestState.RUNNING, RequestState.DONE, RequestState.FAILED}),
     RequestState.RUNNING: frozenset({RequestState.PENDING, RequestState.DONE, RequestState.FAILED}),
     RequestState.DONE: frozenset(),
     RequestState.FAILED: frozenset(),
+}
+
+DELIVERY_TRANSITIONS: dict[DeliveryState, frozenset[DeliveryState]] = {
+    DeliveryState.PENDING: frozenset({DeliveryState.DELIVERING}),
+    DeliveryState.DELIVERING: frozenset(
+        {DeliveryState.DELIVERED, DeliveryState.PENDING, DeliveryState.DEAD}
+    ),
+    DeliveryState.DELIVERED: frozenset(),
+    DeliveryState.DEAD: frozenset(),
 }

@@ -1,4 +1,5 @@
-"""Every table, as SQLAlchemy metadata: the shape that the migrations must arrive at.
+"""The queue's tables, as SQLAlchemy metadata: the shape that the migrations must arrive at. What
+stands around the queue is in `service_tables.py`.
 
 Knows no query. Ids are text in byte order; times are PostgreSQL's. Rows that change often leave
 room on their page (fillfactor), and no column that changes often is in an index of its own.
@@ -20,7 +21,6 @@ from sqlalchemy import (
     Identity,
     Index,
     Integer,
-    LargeBinary,
     MetaData,
     SmallInteger,
     Table,
@@ -52,16 +52,16 @@ Id = Text(collation="C")
 Time = DateTime(timezone=True)
 
 
-def _one_of(column: str, values: Iterable[str]) -> CheckConstraint:
+def one_of(column: str, values: Iterable[str]) -> CheckConstraint:
     listed = ", ".join(f"'{value}'" for value in values)
     return CheckConstraint(f"{column} IN ({listed})", name=column)
 
 
-def _count(name: str, kind: type[Integer] = Integer) -> Column[int]:
+def count(name: str, kind: type[Integer] = Integer) -> Column[int]:
     return Column(name, kind, nullable=False, server_default=text("0"))
 
 
-def _created() -> Column[object]:
+def created() -> Column[object]:
     return Column("created_at", Time, nullable=False, server_default=func.now())
 
 
@@ -83,25 +83,31 @@ batches = Table(
     Column("metadata", JSONB, nullable=False),
     Column("idempotency_key", Id),
     Column("body_hash", Id),
-    _count("total"),
-    _count("completed"),
-    _count("failed"),
-    _count("prompt_tokens", BigInteger),
-    _count("completion_tokens", BigInteger),
+    count("total"),
+    count("completed"),
+    count("failed"),
+    count("prompt_tokens", BigInteger),
+    count("completion_tokens", BigInteger),
+    #: Of both: tokens of answers that were there already.
+    count("saved_tokens", BigInteger),
     #: Of the prompts that can run, as they are stored.
-    _count("bytes", BigInteger),
-    _created(),
+    count("bytes", BigInteger),
+    created(),
     Column("started_at", Time),
     Column("finished_at", Time),
+    #: When it began to end: all done, cancelled, or out of time.
+    Column("ending_at", Time),
     #: Seconds that unfinished prompts are given, from storing and from each retry.
     Column("expires_in", Double),
     Column("expires_at", Time),
-    #: Too old to be kept: nobody sees it any more, and its rows go in portions.
+    #: Not to be kept: nobody sees it any more, and its rows go in portions.
     Column("deleting", Boolean, nullable=False, server_default=text("false")),
+    #: Where the job's end is told, beside the owner's endpoints.
+    Column("callback_url", Text),
     UniqueConstraint("owner", "idempotency_key"),
-    _one_of("status", BatchStatus),
-    _one_of("lane", Lane),
-    _one_of("ending", ("cancelled", "expired")),
+    one_of("status", BatchStatus),
+    one_of("lane", Lane),
+    one_of("ending", ("cancelled", "expired")),
     CheckConstraint(
         "completed >= 0 AND failed >= 0 AND completed + failed <= total", name="counters"
     ),
@@ -133,10 +139,11 @@ shards = Table(
     #: Whose turn it is claimed in: the job's owner. Empty in rows of the first two schemas.
     Column("owner", Id, nullable=False, server_default=text("''")),
     #: Its place in the owner's line: when it came, earlier by `AGING` for each step of priority.
+    #: `infinity`: a turn that waits for an earlier one of its conversation (`turns.py`).
     Column("due_at", Time, nullable=False, server_default=func.now()),
     Column("state", Id, nullable=False),
     #: The fence: grows with every lease and with every lease that is taken away.
-    _count("epoch"),
+    count("epoch"),
     #: Holds one suspect prompt, which an engine runs by itself.
     Column("alone", Boolean, nullable=False, server_default=text("false")),
     #: Requests without an outcome.
@@ -144,8 +151,8 @@ shards = Table(
     Column("slot", Id),
     Column("boot_id", Id),
     Column("lease_until", Time),
-    _created(),
-    _one_of("state", ShardState),
+    created(),
+    one_of("state", ShardState),
     CheckConstraint("(state = 'leased') = (lease_until IS NOT NULL)", name="lease"),
     CheckConstraint("remaining >= 0", name="remaining"),
     CheckConstraint("(state IN ('ready', 'leased')) = (remaining > 0)", name="open"),
@@ -178,12 +185,16 @@ requests = Table(
         nullable=False,
     ),
     Column("state", Id, nullable=False),
-    _count("attempts", SmallInteger),
-    _count("crashes", SmallInteger),
-    _count("crashes_alone", SmallInteger),
+    count("attempts", SmallInteger),
+    count("crashes", SmallInteger),
+    count("crashes_alone", SmallInteger),
     #: A list of [role, content]; null where the prompt cannot be stored or run.
     Column("messages", JSONB),
-    _one_of("state", RequestState),
+    #: What this prompt asks for itself; null: what the job asks for all.
+    Column("params", JSONB),
+    #: The client's own name for it.
+    Column("custom_id", Text),
+    one_of("state", RequestState),
     Index("ix_requests_shard_id", "shard_id"),
     # Twice updated: admitted, then done. With this both updates stay on the page.
     postgresql_with={"fillfactor": "50"},
@@ -198,29 +209,27 @@ results = Table(
     Column("finish_reason", Id),
     Column("error_code", Id),
     Column("error_message", Text),
-    _count("prompt_tokens"),
-    _count("completion_tokens"),
-    _created(),
+    count("prompt_tokens"),
+    count("completion_tokens"),
+    created(),
     #: What there is beside the text, as a JSON object; null for most.
     Column("detail", JSONB),
+    #: The answer to an equal prompt; null: computed for this one.
+    Column("from_cache", Boolean),
     ForeignKeyConstraint(
         ["batch_id", "position"], ["requests.batch_id", "requests.position"], ondelete="CASCADE"
     ),
     CheckConstraint("(text IS NULL) = (error_code IS NOT NULL)", name="one_outcome"),
 )
 
-files = Table(
-    "files",
+#: Which results of a job became visible together: one row for each commit that brought some, made
+#: by a trigger on `results`. Numbers of one job grow in the order in which commits became visible.
+arrivals = Table(
+    "arrivals",
     metadata,
-    Column("id", Id, primary_key=True),
-    Column("owner", Id, nullable=False),
-    Column("purpose", Id, nullable=False),
-    Column("filename", Text, nullable=False),
-    Column("bytes", BigInteger, nullable=False),
-    Column("sha256", Id, nullable=False),
-    _created(),
-    Column("expires_at", Time),
-    Index("ix_files_owner_id", "owner", "id"),
+    Column("batch_id", Id, ForeignKey("batches.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", BigInteger, Identity(), primary_key=True),
+    Column("positions", ARRAY(Integer), nullable=False),
 )
 
 conversations = Table(
@@ -228,11 +237,14 @@ conversations = Table(
     metadata,
     Column("owner", Id, primary_key=True),
     Column("id", Id, primary_key=True),
-    _created(),
+    created(),
+    #: When its last turn was said.
     Column("updated_at", Time, nullable=False, server_default=func.now()),
+    Index("ix_conversations_updated_at", "owner", "updated_at", "id"),
 )
 
-#: One row per turn: what the user said. The answer is the result of the turn's batch.
+#: One row per turn: what the user said. The answer is the result of the turn's batch; of a turn
+#: that was imported there is no batch, and the answer is here.
 messages = Table(
     "messages",
     metadata,
@@ -244,70 +256,31 @@ messages = Table(
         "batch_id",
         Id,
         ForeignKey("batches.id", ondelete="CASCADE", deferrable=True, initially="DEFERRED"),
-        nullable=False,
     ),
     Column("content", Text, nullable=False),
-    _created(),
+    #: Grows from turn to turn of a conversation, and is their order.
+    created(),
+    #: Earlier turns that are sent along, at most. 0 in rows of the first schemas, whose prompts
+    #: have them.
+    count("history"),
+    #: Its batch has not ended.
+    Column("open", Boolean, nullable=False, server_default=text("false")),
+    Column("answer", Text),
+    Column("answered_at", Time),
     ForeignKeyConstraint(
         ["owner", "conversation_id"],
         ["conversations.owner", "conversations.id"],
         ondelete="CASCADE",
     ),
-    Index("ix_messages_conversation", "owner", "conversation_id", "id"),
-    Index("ix_messages_batch_id", "batch_id"),
-)
-
-api_keys = Table(
-    "api_keys",
-    metadata,
-    Column("id", Id, primary_key=True),
-    Column("owner", Id, nullable=False),
-    Column("name", Text, nullable=False),
-    #: SHA-256 of the key; the key itself is never stored.
-    Column("key_hash", LargeBinary, nullable=False, unique=True),
-    Column("scopes", ARRAY(Text), nullable=False),
-    _created(),
-    Column("last_used_at", Time),
-    Column("expires_at", Time),
-    Column("revoked_at", Time),
-)
-
-webhook_endpoints = Table(
-    "webhook_endpoints",
-    metadata,
-    Column("id", Id, primary_key=True),
-    Column("owner", Id, nullable=False),
-    Column("url", Text, nullable=False),
-    Column("secret", LargeBinary, nullable=False),
-    Column("events", ARRAY(Text), nullable=False),
-    Column("enabled", Boolean, nullable=False, server_default=text("true")),
-    _created(),
-    Index("ix_webhook_endpoints_owner_id", "owner", "id"),
-)
-
-webhook_deliveries = Table(
-    "webhook_deliveries",
-    metadata,
-    Column("id", Id, primary_key=True),
-    Column(
-        "endpoint_id",
-        Id,
-        ForeignKey("webhook_endpoints.id", ondelete="CASCADE"),
-        nullable=False,
-        index=True,
+    Index("ix_messages_said", "owner", "conversation_id", "created_at", "id"),
+    Index(
+        "ix_messages_open",
+        "owner",
+        "conversation_id",
+        "created_at",
+        postgresql_where=text("open"),
     ),
-    Column("event", Id, nullable=False),
-    Column("payload", JSONB, nullable=False),
-    Column("state", Id, nullable=False),
-    _count("attempts", SmallInteger),
-    _count("epoch"),
-    Column("next_at", Time, nullable=False, server_default=func.now()),
-    Column("lease_until", Time),
-    Column("last_error", Text),
-    _created(),
-    _one_of("state", ("pending", "delivering", "delivered", "dead")),
-    Index("ix_webhook_deliveries_due", "next_at", postgresql_where=text("state = 'pending'")),
-    postgresql_with={"fillfactor": "70"},
+    Index("ix_messages_batch_id", "batch_id"),
 )
 
 workers = Table(
@@ -320,5 +293,10 @@ workers = Table(
     Column("stats", JSONB, nullable=False),
     Column("started_at", Time, nullable=False, server_default=func.now()),
     Column("beat_at", Time, nullable=False, server_default=func.now()),
+    #: The model that it was ordered to serve instead of its configured one, how often it began to
+    #: load that in vain, and why it gave the last order up.
+    Column("wanted", Id),
+    count("load_tries"),
+    Column("load_error", Text),
     postgresql_with={"fillfactor": "50"},
 )

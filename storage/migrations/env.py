@@ -16,12 +16,13 @@ from sqlalchemy import Connection, NullPool, create_engine, exc, text
 from penstock.settings import Settings
 from penstock.telemetry import get_logger
 from storage.database import sqlalchemy_url
-from storage.tables import metadata
+from storage.service_tables import metadata
 
 log = get_logger(__name__)
 
 _LOCK_KEY = 7_366_800_001
 _OTHER_MIGRATOR = 300.0  # seconds to wait for it
+_LOOK = 0.2  # seconds between two looks
 _LOCK_TIMEOUT = 2.0  # seconds; writers of the service give up after ten
 _PATIENCE = 240.0  # seconds of trying again
 _MAX_PAUSE = 5.0  # seconds
@@ -30,9 +31,7 @@ _LOCK_NOT_AVAILABLE = "55P03"
 
 def _migrate(connection: Connection) -> None:
     """What is done stays done; a migration that found a table in use begins again."""
-    _limit_locks(connection, _OTHER_MIGRATOR)
-    # Held until the connection ends.
-    connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK_KEY})
+    _await_turn(connection)
     _limit_locks(connection, _LOCK_TIMEOUT)
     deadline = time.monotonic() + _PATIENCE
     pause = 0.5
@@ -48,6 +47,19 @@ def _migrate(connection: Connection) -> None:
             log.info("migration.postponed", seconds=pause)
             time.sleep(pause)
             pause = min(2 * pause, _MAX_PAUSE)
+
+
+def _await_turn(connection: Connection) -> None:
+    """Take the migrators' lock, which is held until the connection ends. Asked for again and again:
+    a statement that waits for it has a snapshot, and whoever builds an index waits for those."""
+    deadline = time.monotonic() + _OTHER_MIGRATOR
+    ask = text("SELECT pg_try_advisory_lock(:key)")
+    while not connection.execute(ask, {"key": _LOCK_KEY}).scalar_one():
+        connection.commit()
+        if time.monotonic() > deadline:
+            raise CommandError("Another migration is under way, and does not end.")
+        time.sleep(_LOOK)
+    connection.commit()
 
 
 def _run(connection: Connection) -> None:

@@ -118,7 +118,7 @@ def test_a_reaper_that_waited_sees_what_was_admitted_meanwhile(wide: Database) -
         with wide.begin() as conn:
             assert leases.admit(conn, shard.id, shard.epoch, [0])
             freeing = pool.submit(_release_slot, wide)
-            _await_blocked(wide)
+            jobs.await_blocked(wide)
         assert freeing.result(10) == 1
 
     with wide.begin() as conn:
@@ -174,7 +174,8 @@ def test_a_deadlock_is_tried_again(wide: Database) -> None:
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(touch_both, [(first.id, second.id), (second.id, first.id)]))
 
-    assert sum(tries.values()) == 3
+    # The one that gave way may come back before the other woke up, and meet it again.
+    assert sum(tries.values()) >= 3
 
 
 def test_other_failures_are_not_tried_again(wide: Database) -> None:
@@ -197,19 +198,6 @@ def _touch(conn: Connection, batch_id: str) -> None:
 def _release_slot(database: Database) -> int:
     with database.begin() as conn:
         return leases.release_slot(conn, "slot", "next boot")
-
-
-def _await_blocked(database: Database) -> None:
-    """Until a connection of this database waits for a lock."""
-    waiting = text(
-        "SELECT count(*) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    )
-    for _ in range(10_000):
-        with database.begin() as conn:
-            if conn.execute(waiting).scalar_one():
-                return
-    raise AssertionError("nobody waits")
 
 
 def _end_leases(conn: Connection) -> None:

@@ -196,6 +196,20 @@ def test_a_prompt_may_fail_before_it_is_admitted_but_not_succeed(database: Datab
     assert [state for _, state, _ in _states(database)] == ["pending", "failed"]
 
 
+def test_a_counted_prompt_needs_no_admission_but_a_lease_that_stands(database: Database) -> None:
+    jobs.store(database)
+    (shard,) = jobs.claim(database)
+    counted = [Outcome(0, "", "stop", 7, 0, counted=True)]
+
+    with database.begin() as conn:
+        late = leases.commit(conn, shard.id, shard.epoch - 1, counted, jobs.LEASE)
+        held = leases.commit(conn, shard.id, shard.epoch, counted, jobs.LEASE)
+
+    assert (late.held, late.stored) == (False, 0)
+    assert (held.stored, held.batch_done) == (1, True)
+    assert _states(database) == [(0, "done", 0)]
+
+
 def test_text_that_postgresql_refuses_is_stored_with_replacements(database: Database) -> None:
     batch = jobs.store(database, 2)
     (shard,) = jobs.claim(database)

@@ -16,7 +16,7 @@ from sqlalchemy import NullPool, create_engine
 
 from storage import migrate, reading
 from storage.database import Database, sqlalchemy_url
-from storage.tables import metadata
+from storage.service_tables import metadata
 from tests.support.postgres import PostgresServer
 from tests.support.waiting import until
 

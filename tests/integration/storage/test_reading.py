@@ -76,6 +76,8 @@ def test_details_come_by_position_and_only_those_that_are_there(database: Databa
     [
         ({}, False),
         ({"n": 1, "logprobs": False, "mode": "generate", "choices": ["a", "b"]}, False),
+        ({"mode": "count", "choices": ["a", "b"]}, True),
+        ({"mode": "count"}, False),
         ({"n": 2}, True),
         ({"logprobs": True}, True),
         ({"mode": "score", "choices": ["a", "b"]}, True),
