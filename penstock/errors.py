@@ -7,6 +7,7 @@
     ├── Conflict              not possible in the present state
     ├── TooLarge              a limit on size was passed
     ├── Unauthorized          no key, or an unknown one
+    ├── Forbidden             the key is not for this
     ├── LimitReached          the owner has as much in the queue as it may have
     ├── Unavailable           a store or the engine is away; try again
     │   └── Overloaded        a bound was reached; try again later
@@ -78,6 +79,12 @@ class Unauthorized(PenstockError):
     """A valid API key is needed."""
 
     code = "invalid_api_key"
+
+
+class Forbidden(PenstockError):
+    """The API key is not for this."""
+
+    code = "insufficient_scope"
 
 
 class LimitReached(PenstockError):

@@ -6,7 +6,7 @@ from typing import Literal
 
 from uuid_utils import uuid7
 
-Kind = Literal["batch", "chat", "conv", "msg", "boot", "req"]
+Kind = Literal["batch", "chat", "conv", "msg", "boot", "req", "file", "evt", "whe", "whd"]
 
 
 def new_id(kind: Kind) -> str:

@@ -12,9 +12,24 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from penstock.keys import MIN_SECRET
+from penstock.service_settings import (
+    BlobSettings,
+    CacheSettings,
+    ConversationSettings,
+    WebhookSettings,
+)
+
 Quantization = Literal["int4", "int8", "fp16", "bf16", "fp32"]
 DEFAULT_MODEL = "assets/penstock-tiny"
 FAKE_MODEL = "fake"
+
+
+def _parts(value: object) -> object:
+    """A comma-separated text as its parts."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
 
 
 class DatabaseSettings(BaseModel):
@@ -38,6 +53,9 @@ class BrokerSettings(BaseModel):
     key_prefix: str = Field(default="penstock:", description="In front of every key in Redis.")
 
 
+TemplateName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=64)]
+
+
 class ModelSettings(BaseModel):
     """Which model is served, and how it is loaded and batched."""
 
@@ -49,6 +67,11 @@ class ModelSettings(BaseModel):
         default=None, description="Name in the API; by default the name, or a path's last part."
     )
     revision: str | None = Field(default=None, description="Commit, tag or branch on the hub.")
+    template_args: dict[TemplateName, str | bool | int | float] = Field(
+        default_factory=dict,
+        description="Names that the model's chat template looks at, as JSON: "
+        '`{"enable_thinking": false}` for models that think first unless told otherwise.',
+    )
     quantization: Quantization | None = Field(
         default=None, description="By default bf16 on a GPU that has it, fp32 on the CPU."
     )
@@ -113,6 +136,34 @@ class ModelSettings(BaseModel):
         "memory by one with `<<memory>>` in company.",
     )
 
+    choices: Annotated[list[str], NoDecode] = Field(
+        default_factory=list,
+        description="Other models that a worker may be told to load instead, comma-separated: "
+        "`name` as above, or `served_name=name`. Device, quantization and limits are the same.",
+    )
+
+    @field_validator("choices", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return _parts(value)
+
+    @property
+    def models(self) -> dict[str, str]:
+        """The configured model and the choices: what is loaded, by the name that clients see."""
+        named = {}
+        for choice in self.choices:
+            served, _, name = choice.rpartition("=")
+            other = ModelSettings(name=name, served_name=served or None)
+            named[other.public_name] = name
+        return {**named, self.public_name: self.name}
+
+    def of(self, public_name: str) -> ModelSettings:
+        """These settings for one of `models`."""
+        if public_name == self.public_name:
+            return self
+        name = self.models[public_name]
+        return self.model_copy(update={"name": name, "served_name": public_name, "revision": None})
+
     @property
     def public_name(self) -> str:
         """The name clients see."""
@@ -127,7 +178,9 @@ class ApiSettings(BaseModel):
     host: str = Field(default="127.0.0.1", description="Any other address needs keys.")
     port: int = Field(default=8000, ge=0, le=65_535, description="0 picks a free one.")
     keys: Annotated[list[SecretStr], NoDecode] = Field(
-        default_factory=list, description="Accepted bearer keys, comma-separated."
+        default_factory=list,
+        description="Accepted bearer keys, comma-separated: each of the owner `default`, and good "
+        "for everything.",
     )
     max_body_bytes: int = Field(default=200_000_000, ge=1024, description="Bytes of one body.")
     max_prompts: int = Field(default=50_000, ge=1, description="Prompts of one job.")
@@ -141,13 +194,39 @@ class ApiSettings(BaseModel):
         default=1_000, ge=1, description="Clients that wait for an answer at once."
     )
     chat_timeout: float = Field(default=120, gt=0, description="Seconds a chat is waited for.")
-    max_history_turns: int = Field(default=10, ge=0, description="Earlier turns sent with a chat.")
+    max_history_turns: int = Field(
+        default=10,
+        ge=0,
+        le=1_000,
+        description="Earlier turns sent with a chat; fewer where the model's context is too short.",
+    )
+    key_secret: SecretStr | None = Field(
+        default=None,
+        description="What keys of `penstock keys` are made and checked with, 32 characters or "
+        "more; `penstock up` makes its own. With another secret all keys have to be made anew.",
+    )
+    requests_per_minute: int | None = Field(
+        default=None, ge=1, description="Of one owner, where its key says nothing else."
+    )
+    tokens_per_minute: int | None = Field(
+        default=None,
+        ge=1,
+        description="Of one owner's chats, where its key says nothing else; prompts count by "
+        "their bytes, answers by `max_tokens`.",
+    )
 
     @field_validator("keys", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        if isinstance(value, str):
-            return [key.strip() for key in value.split(",") if key.strip()]
+        return _parts(value)
+
+    @field_validator("key_secret")
+    @classmethod
+    def _long(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None or not value.get_secret_value():
+            return None
+        if len(value.get_secret_value()) < MIN_SECRET:
+            raise ValueError(f"it has to be {MIN_SECRET} characters or longer")
         return value
 
 
@@ -246,7 +325,16 @@ class Settings(BaseSettings):
     model: ModelSettings = Field(default_factory=ModelSettings)
     api: ApiSettings = Field(default_factory=ApiSettings)
     queue: QueueSettings = Field(default_factory=QueueSettings)
+    blobs: BlobSettings = Field(default_factory=BlobSettings)
+    cache: CacheSettings = Field(default_factory=CacheSettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
     dispatcher: DispatcherSettings = Field(default_factory=DispatcherSettings)
+    webhooks: WebhookSettings = Field(default_factory=WebhookSettings)
+    conversations: ConversationSettings = Field(default_factory=ConversationSettings)
     flower: FlowerSettings = Field(default_factory=FlowerSettings)
     log: LogSettings = Field(default_factory=LogSettings)
+
+    @property
+    def blob_folder(self) -> Path:
+        """Where the content of files is kept."""
+        return self.blobs.path or self.data_dir / "blobs"

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from penstock.schemas.sampling import SamplingFields
+from penstock.schemas.sampling import JobMode, SamplingFields
 
 MAX_METADATA = 16
 MetadataKey = Annotated[str, Field(min_length=1, max_length=64)]
@@ -33,6 +33,12 @@ class JobStatus(StrEnum):
 class BatchFields(SamplingFields):
     """Everything in a `/batch-generate` body but `messages`, which are checked one by one."""
 
+    mode: JobMode = Field(  # type: ignore[assignment]  # a job may ask for more than a chat
+        default="generate",
+        description="`score`: no text is drawn; the answer is the likeliest of `choices`, with a "
+        "probability for each in `details`. `count`: nothing is computed; the answer is empty, "
+        "`tokens` has the prompt's, and `details` the token ids of `choices`, if there are any.",
+    )
     model: str | None = Field(default=None, max_length=256, description="Default: the one served.")
     system: str | None = Field(
         default=None, max_length=100_000, description="System prompt of all."
@@ -47,6 +53,11 @@ class BatchFields(SamplingFields):
         default=None, ge=1, le=30 * 86_400, description="Seconds until unfinished prompts expire."
     )
     metadata: Metadata = Field(default_factory=dict, description="Returned as it was given.")
+    callback_url: str | None = Field(
+        default=None,
+        max_length=2_048,
+        description="Told of the job's end by a signed POST; at a public address.",
+    )
 
 
 class ChatMessage(BaseModel):
@@ -87,6 +98,9 @@ class Usage(BaseModel):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    saved_tokens: int = Field(
+        default=0, description="Of the total: of answers to equal prompts, not computed again."
+    )
 
 
 class PromptFailure(BaseModel):
@@ -102,9 +116,13 @@ class BatchResult(BaseModel):
 
     With `partial=true`, or `offset` and `limit`, `responses[i]` answers prompt `offset + i`.
     `details`, in the same order, is there when the job asked for more than texts:
-    `{"probabilities": {label: p}, "scores": {label: log-likelihood}}` in mode `score`,
+    `{"probabilities": {label: p}, "scores": {label: log-likelihood}}` in mode `score` (the mean of
+    each label's tokens with `length_normalized`),
+    `{"choices": {label: [token ids]}}` in mode `count`,
     `{"completions": [{"text", "finish_reason", "tokens"}]}` with `n` above 1 (each with its
     `logprobs`), `{"logprobs": [{"token", "logprob", "top_logprobs"}]}` with `logprobs`.
+    `tokens`, in the same order, are those in and out of each prompt, null where it has no outcome.
+    `from_cache`, in the same order, is there when an answer is one to an equal prompt.
     """
 
     request_id: str
@@ -117,6 +135,8 @@ class BatchResult(BaseModel):
     offset: int | None = None
     responses: list[str | None] | None = None
     details: list[dict[str, object] | None] | None = None
+    tokens: list[tuple[int, int] | None] | None = None
+    from_cache: list[bool] | None = None
     errors: list[PromptFailure] | None = None
 
 

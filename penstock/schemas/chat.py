@@ -21,7 +21,6 @@ class ChatRequest(SamplingFields):
     session_id: Name | None = None
     model: str | None = Field(default=None, max_length=256)
     system: str | None = Field(default=None, max_length=100_000)
-    use_cache: bool = True
     reset: bool = Field(default=False, description="Forget the earlier turns first.")
     wait: bool = Field(default=True, description="False: 202 with a request id to poll.")
 
@@ -41,7 +40,13 @@ class ChatAnswer(BaseModel):
     conversation_id: str
     request_id: str
     tokens_generated: int
-    from_cache: bool = False
+    from_cache: bool = Field(
+        default=False, description="The answer to an equal prompt, computed before."
+    )
+    dropped_turns: int = Field(
+        default=0,
+        description="Earlier turns that were not sent along: too many, or too long for the model.",
+    )
     detail: dict[str, object] | None = Field(
         default=None, description="As in `details` of `/batch-result`, where it was asked for."
     )

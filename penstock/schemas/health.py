@@ -13,6 +13,9 @@ class Health(BaseModel):
     model_loaded: bool
     gpu_available: bool
     cache_size: int
+    active_conversations: int = Field(
+        default=0, description="Of all owners, with a turn in the last hour."
+    )
     workers: int
     version: str
 
@@ -50,12 +53,35 @@ class ModelStats(BaseModel):
     max_rows: int | None = Field(default=None, description="Rows of jobs that run at once.")
     express_rows: int | None = Field(default=None, description="Rows kept for chats beside them.")
     step_tokens: int | None = None
+    min_prefix: int | None = Field(
+        default=None,
+        description="Tokens that prompts of a job have to begin with alike to share them; 0: none "
+        "do.",
+    )
     kv_tokens: int | None = Field(default=None, description="Tokens that the K/V memory holds.")
     kv_bytes: int | None = None
+    revision: str | None = Field(
+        default=None, description="The commit of a hub model; of a folder, a digest of its files."
+    )
+    dtype: str | None = Field(default=None, description="What activations are computed in.")
+    device_name: str | None = None
+    versions: dict[str, str] = Field(
+        default_factory=dict, description="Of Python and the libraries that compute."
+    )
+    weights: dict[str, str] | None = Field(
+        default=None,
+        description="SHA-256 by file. They are taken beside the work, so not at once there.",
+    )
 
 
 class WorkerStats(BaseModel):
-    """One live worker, as it last said of itself."""
+    """One live worker, as it last said of itself.
+
+    Since its start, which `boot` names, it counts `engine_seconds`, `tokens_in`, `tokens_out`,
+    `tokens_read` and of them `tokens_needed`, `prefix_tokens` (of prompts, not read again),
+    `saved_rows` and `saved_tokens` (of answers to equal prompts), and `energy` in joules where the
+    device tells; `peak_memory` is in bytes.
+    """
 
     slot: str
     model: str
@@ -64,17 +90,21 @@ class WorkerStats(BaseModel):
 
 
 class CacheStats(BaseModel):
-    """Answers kept for repeated prompts."""
+    """Answers kept for repeated prompts; counts are of the workers that live, since their start."""
 
-    size: int
-    hits: int
-    misses: int
+    size: int = Field(description="Answers that can be found again; of many thousands, about.")
+    hits: int = Field(description="Prompts answered without computing.")
+    misses: int = Field(description="Prompts that might have been.")
+    saved_tokens: int = Field(default=0, description="Tokens in and out of the hits.")
 
 
 class Stats(BaseModel):
     """The service in figures."""
 
-    conversations: int
+    conversations: int = Field(description="Stored, of the owner who asks.")
+    active_conversations: int = Field(
+        default=0, description="Of all owners, with a turn in the last hour."
+    )
     cache: CacheStats
     queue_depth: int = Field(description="Prompts without an outcome, all lanes.")
     queue: list[LaneStats]

@@ -20,6 +20,8 @@ MAX_CHOICE_CHARS = 256
 Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
 Choice = Annotated[str, Field(min_length=1, max_length=MAX_CHOICE_CHARS, pattern=r"\S")]
 Mode = Literal["generate", "score"]
+#: Of a job, whose prompts need no answer.
+JobMode = Literal["generate", "score", "count"]
 
 
 class SamplingFields(BaseModel):
@@ -84,6 +86,16 @@ class SamplingFields(BaseModel):
         validate_default=True,
         description="The answer is one of these texts.",
     )
+    length_normalized: bool = Field(
+        default=False,
+        description="In mode `score`: a choice's score is the mean log-likelihood of its tokens "
+        "instead of their sum, and the probabilities follow from that.",
+    )
+    use_cache: bool | None = Field(
+        default=None,
+        description="May the answer to an equal prompt stand for this one? By default where "
+        "nothing is left to chance: temperature 0, a seed, mode `score`. True: always.",
+    )
 
     @field_validator("stop", mode="before")
     @classmethod
@@ -98,8 +110,9 @@ class SamplingFields(BaseModel):
         unused = value == cls.model_fields[info.field_name or ""].get_default(
             call_default_factory=True
         )
-        if info.data.get("mode") == "score" and not unused:
-            raise ValueError("mode `score` does not go with it, since no text is drawn")
+        mode = info.data.get("mode", "generate")
+        if mode != "generate" and not unused:
+            raise ValueError(f"mode `{mode}` does not go with it, since no text is drawn")
         return value
 
     @field_validator("logprobs", "top_logprobs")
@@ -132,3 +145,10 @@ class SamplingFields(BaseModel):
         if asked is not None and asked.type != "text":
             raise ValueError("give them or `response_format`, not both")
         return choices
+
+    @field_validator("length_normalized")
+    @classmethod
+    def _of_scores(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("mode", "score") != "score":
+            raise ValueError("it needs `mode`: `score`")
+        return value
