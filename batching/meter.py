@@ -25,6 +25,7 @@ class Totals:
     tokens_needed: int = 0
     keys_read: int = 0
     keys_needed: int = 0
+    seconds: float = 0.0  #: in steps
 
     @property
     def padded_share(self) -> float:
@@ -90,6 +91,7 @@ class Meter:
             totals.tokens_needed += output.tokens_needed
             totals.keys_read += output.keys_read
             totals.keys_needed += output.keys_needed
+            totals.seconds += ended - began
             last = self._at(ended)
             last.tokens += output.sampled
             last.rows += rows

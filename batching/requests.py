@@ -85,6 +85,7 @@ class EngineOutcome:
     ttft: float | None = None
     completions: tuple[Completion, ...] = ()
     scores: tuple[float, ...] = ()  #: log-likelihood of each choice
+    choices: tuple[tuple[int, ...], ...] = ()  #: token ids of those that were scored
     cached_tokens: int = 0  #: of the prompt: not read, for their keys and values were there
 
 
@@ -100,6 +101,7 @@ class EngineStats:
     micro_batches: int  #: live ones of a padded runner
     row_limit: int  #: below `max_rows` for a while after the device ran out of memory
     steps: int
+    engine_seconds: float  #: in steps
     tokens_in: int
     tokens_cached: int  #: of `tokens_in`: not read, for they were shared or kept
     tokens_out: int

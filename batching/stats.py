@@ -32,6 +32,7 @@ def engine_stats(
         micro_batches=load.micro_batches,
         row_limit=load.row_limit,
         steps=totals.steps,
+        engine_seconds=totals.seconds,
         tokens_in=totals.tokens_in,
         tokens_cached=totals.tokens_cached,
         tokens_out=totals.tokens_out,

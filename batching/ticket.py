@@ -46,6 +46,7 @@ class Ticket:
             ttft=self._ttft(),
             completions=() if scores else completions,
             scores=scores,
+            choices=self.request.choices,
             cached_tokens=self.sequences[0].cached,
         )
 

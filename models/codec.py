@@ -72,14 +72,23 @@ class TokenizerCodec:
             except TemplateLimit as error:
                 raise _too_much(error) from error
 
+    def encode_text(self, text: str) -> tuple[int, ...]:
+        """A text that is no chat, as the tokenizer begins texts. Raises InvalidRequest for one
+        without tokens."""
+        with self._lock:
+            tokens = tuple(self._tokenizer(text, split_special_tokens=True)["input_ids"])
+        if not tokens:
+            raise InvalidRequest("This model has no tokens for this text.", param="prompt")
+        return tokens
+
     def encode_answer(self, text: str) -> tuple[int, ...]:
         """Token ids that, after those of a chat, spell the chat with its answer. Raises
         InvalidRequest for a text without any."""
         with self._lock:
             if self._opening is None:
                 self._opening = self._last_opening() if self.has_template else PLAIN_OPENING
-            # After a plain opening a space is what texts go on with.
-            text = text if self.has_template or not text else f" {text}"
+            # After a plain opening a space is what texts go on with, where they have none.
+            text = text if self.has_template or not text or text[0].isspace() else f" {text}"
             whole, opening = self._ids(self._opening + text), self._ids(self._opening)
             joined = whole[: len(opening)] != opening
             tokens = self._ids(text) if joined else whole[len(opening) :]

@@ -66,7 +66,19 @@ def grammar_of(constraint: Constraint) -> str:
 
 def check_constraint(constraint: Constraint) -> None:
     """Raises InvalidRequest, naming the field, for a constraint that no answer can meet."""
-    start(constraint, _bytes_tokenizer())
+    if (reason := why_not(constraint)) is not None:
+        raise InvalidRequest(reason, param=param_of(constraint))
+
+
+@lru_cache(maxsize=64)
+def why_not(constraint: Constraint) -> str | None:
+    """The reason that no answer can meet it. Kept: a file's lines share one, often, and each look
+    takes milliseconds."""
+    try:
+        start(constraint, _bytes_tokenizer())
+    except InvalidRequest as refusal:
+        return refusal.message
+    return None
 
 
 def start(constraint: Constraint, tokenizer: LLTokenizer) -> LLMatcher:

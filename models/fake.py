@@ -42,6 +42,9 @@ class FakeCodec:
             tokens += [ROLE, *_bytes(role), CONTENT, *_bytes(content)]
         return (*tokens, ROLE, *b"assistant", CONTENT)
 
+    def encode_text(self, text: str) -> tuple[int, ...]:
+        return tuple(_bytes(text))
+
     def encode_answer(self, text: str) -> tuple[int, ...]:
         if not text:
             raise InvalidRequest("There are no tokens for an empty text.", param="choices")

@@ -4,6 +4,9 @@ reads what Linux tells in /proc and /sys, and guesses elsewhere."""
 from __future__ import annotations
 
 import os
+import platform
+import resource
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -22,13 +25,27 @@ CGROUPS = (
 @cache
 def cpu_is_fast(name: str) -> bool:
     """Whether this CPU multiplies matrices of `bf16` or `fp16` faster than of fp32."""
+    return not FAST[name].isdisjoint(_cpu_says("flags", "Features").split())
+
+
+def cpu_name() -> str:
+    """As its maker calls it."""
+    return _cpu_says("model name", "Hardware") or platform.processor() or platform.machine()
+
+
+def peak_memory() -> int:
+    """The most bytes of memory that this process has had."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
+
+
+def _cpu_says(*keys: str) -> str:
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return False
+        return ""
     lines = (line.partition(":") for line in text.splitlines())
-    flags = next((value for key, _, value in lines if key.strip() in ("flags", "Features")), "")
-    return not FAST[name].isdisjoint(flags.split())
+    return next((value.strip() for key, _, value in lines if key.strip() in keys), "")
 
 
 def available_memory(root: Path = Path("/")) -> int:

@@ -6,8 +6,9 @@ Call `models.environment.prepare_environment` first, before transformers is impo
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +23,7 @@ from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file
 
 from models.codec import TokenizerCodec
-from models.device import choose_device, free_memory
+from models.device import choose_device, device_name, free_memory
 from models.environment import bound_product_cache
 from models.native import speedups
 from models.packed.build import SpeedUp, Spoiled, build
@@ -39,8 +40,10 @@ from models.quantization import (
     pays_dense,
     true_parameters,
 )
+from models.revision import revision_of
 from models.runner import Chunk, ModelInfo, Place, Region, Row, Runner, SamplingParams, StepPlan
 from models.safety import CONFIGS, refuse_code, refuse_unsafe_folder
+from models.templates import with_args
 from penstock.errors import ModelError, ModelNotFound, PenstockError, UnsafeModel
 from penstock.telemetry import get_logger
 
@@ -71,6 +74,7 @@ class LoadOptions:
     kv_share: float | None = None
     max_rows: int | None = None
     express_rows: int = 8
+    template_args: Mapping[str, str | int | float | bool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +162,9 @@ def _load(place: str, options: LoadOptions, device: torch.device) -> _Loaded:
         context=context_length(model.config, tokenizer),
         runner="padded",
         notes=tuple(notes),
+        revision=revision_of(place, options.revision),
+        dtype=_short(dtype),
+        device_name=device_name(device),
     )
     return _Loaded(model, tokenizer, info)
 
@@ -173,6 +180,9 @@ def _read(
         "trust_remote_code": False,
     }
     tokenizer: Any = AutoTokenizer.from_pretrained(**common)
+    if options.template_args and tokenizer.chat_template:
+        template = with_args(tokenizer.get_chat_template(), options.template_args)
+        tokenizer.chat_template = template
     TokenizerCodec(tokenizer).check_template()
     model: Any = AutoModelForCausalLM.from_pretrained(
         use_safetensors=True, **common, **load_arguments(quantization, device)

@@ -183,7 +183,8 @@ class ModelInfo:
 
     `max_rows` (of bulk) and `kv_tokens` say what fits, 0: not known; `kv_tokens` is the size of a
     packed runner's arena in positions, `kv_bytes` what it takes in all. `step_tokens`: about how
-    many tokens of a step the device likes best."""
+    many tokens of a step the device likes best. `revision` differs where the weights do. `dtype`:
+    what activations are computed in."""
 
     name: str
     parameters: int
@@ -197,6 +198,9 @@ class ModelInfo:
     kv_tokens: int = 0
     kv_bytes: int = 0
     step_tokens: int = 256
+    revision: str = ""
+    dtype: str = ""
+    device_name: str = ""
 
 
 class Codec(Protocol):
@@ -205,6 +209,10 @@ class Codec(Protocol):
     def encode_chat(self, messages: Sequence[tuple[str, str]]) -> tuple[int, ...]:
         """Token ids of (role, content) turns, with the model's template and the opening of the
         assistant's turn."""
+        ...
+
+    def encode_text(self, text: str) -> tuple[int, ...]:
+        """Token ids of a prompt that is no chat."""
         ...
 
     def encode_answer(self, text: str) -> tuple[int, ...]:

@@ -7,9 +7,10 @@ Knows no tokenizer and no chat.
 from __future__ import annotations
 
 import ctypes
+import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from jinja2 import nodes
@@ -44,6 +45,12 @@ def vet(template: str) -> None:
         raise TemplateLimit("computes powers")
     if not all(_is_small(product) for product in tree.find_all(nodes.Mul)):
         raise TemplateLimit(f"multiplies by more than {MOST_TIMES:,}")
+
+
+def with_args(template: str, args: Mapping[str, str | int | float | bool]) -> str:
+    """The template with names set that it looks at, such as `enable_thinking`."""
+    given = (f"{{%- set {name} = {json.dumps(value)} -%}}" for name, value in args.items())
+    return "".join(given) + template
 
 
 def longest_output(given: int) -> int:

@@ -23,6 +23,7 @@ def test_rates_forget_what_is_long_past() -> None:
     assert rates.busy_share == pytest.approx(5 / 9.9)
     assert meter.rates(200.0).tokens_per_s == 0
     assert meter.totals.steps == 100
+    assert meter.totals.seconds == pytest.approx(50)
     assert meter.totals.padded_share == pytest.approx(0.25)
     assert meter.totals.padded_share_keys == pytest.approx(0.5)
 

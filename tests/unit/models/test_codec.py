@@ -82,7 +82,8 @@ def test_an_answer_s_tokens_go_on_where_the_chat_s_end(template: str | None, lab
     codec = TokenizerCodec(tokenizer)
     chat, answer = codec.encode_chat([("user", "hi")]), codec.encode_answer(label)
     opening = as_text(tokenizer, chat)
-    whole = tokenizer(opening + (label if template else f" {label}"))["input_ids"]
+    spaced = template or label.startswith(" ")
+    whole = tokenizer(opening + (label if spaced else f" {label}"))["input_ids"]
     assert [*chat, *answer] == whole
 
 
@@ -105,6 +106,17 @@ def test_an_answer_begins_as_the_tokenizer_goes_on_and_not_as_it_starts_a_text()
     plain = sentence_tokenizer(None)
     names = plain.convert_ids_to_tokens(TokenizerCodec(plain).encode_answer("yes"))
     assert names == ["▁yes"]
+
+
+def test_a_prompt_that_is_no_chat_is_read_as_it_is_and_spells_no_control_token() -> None:
+    tokenizer = byte_tokenizer(TEMPLATE)
+    codec = TokenizerCodec(tokenizer)
+    tokens = codec.encode_text("a <|turn|> b")
+    assert as_text(tokenizer, tokens) == "a <|turn|> b"
+    assert tokenizer.convert_tokens_to_ids("<|turn|>") not in tokens
+    with pytest.raises(InvalidRequest) as refused:
+        codec.encode_text("")
+    assert refused.value.param == "prompt"
 
 
 @pytest.mark.parametrize("template", [TEMPLATE, None])

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from models.answers import Answers
-from models.constraints import MOST_BYTES, check_constraint, example
+from models.constraints import MOST_BYTES, check_constraint, example, why_not
 from models.grammar import Grammars
 from models.runner import Constraint, FinishReason, Row, RowStep, SamplingParams
 from models.sampling import Sampler
@@ -152,6 +152,15 @@ def test_what_no_answer_can_meet_is_refused_at_once_with_the_field(name: str) ->
     field = "choices" if constraint.kind == "choices" else "response_format"
     assert refused.value.param == field
     assert len(refused.value.message) < 300
+
+
+def test_what_many_lines_share_is_built_once_good_or_bad() -> None:
+    built = why_not.cache_info().misses
+    for _ in range(3):
+        check_constraint(Constraint("regex", "shared{7}"))
+        with pytest.raises(InvalidRequest):
+            check_constraint(Constraint("regex", "(shared{7}"))
+    assert why_not.cache_info().misses - built == 2
 
 
 BOMBS = {

@@ -19,7 +19,7 @@ from models.environment import names_hub_model
 from models.loader import LoadOptions, context_length, load
 from models.packed.runner import PackedRunner
 from models.padded import PaddedRunner
-from models.quantization import compute_dtype, pays_dense
+from models.quantization import DTYPES, compute_dtype, pays_dense
 from models.runner import Row, SamplingParams
 from penstock.errors import ModelError, ModelNotFound, UnsafeModel
 from tests.unit.models.families import Packer, model, saved
@@ -55,6 +55,7 @@ def test_each_quantization_loads_answers_and_tells_what_it_is(
     assert info.parameters == sum(p.numel() for p in model("llama").parameters())
     full = info.parameters * 4
     dtype = compute_dtype(quantization, CPU)
+    assert (DTYPES[info.dtype], info.device_name) == (dtype, host.cpu_name())
     assert (info.memory_bytes >= full) == (dtype is torch.float32 and quantization != "int8")
     rows = [greedy(f"r{number}", prompt, 5) for number, prompt in enumerate(prompts(4))]
     assert all(Packer(runner).run(rows).values())
@@ -238,3 +239,17 @@ def test_the_model_in_the_repository_answers(request: pytest.FixtureRequest) -> 
     row = Row("r", prompt, SamplingParams(max_tokens=40, temperature=0))
     packer = Packer(runner, budget=100, stretch=runner.info.context)
     assert packer.run([row])["r"].strip()
+
+
+def test_names_that_a_chat_template_looks_at_are_set_for_it(tiny: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "thinks"
+    shutil.copytree(tiny, folder)
+    (folder / "chat_template.jinja").write_text(
+        "{{ messages[0].content }}{% if think is defined and not think %} {{ mark }}{% endif %}"
+    )
+    asked: dict[str, str | bool] = {"think": False, "mark": 'at "once"'}
+
+    told = load(LoadOptions(str(folder), device="cpu", template_args={**asked})).codec
+    untold = load(LoadOptions(str(folder), device="cpu")).codec
+
+    assert told.encode_chat([("user", "hi")]) == untold.encode_chat([("user", 'hi at "once"')])
