@@ -61,6 +61,12 @@ class Admissions(Background):
         with self._lock:
             self._ahead.update(ids)
 
+    def at_once(self, rows: Rows) -> None:
+        """Admit these now, by the caller's thread. Raises `Unavailable`."""
+        written = self._write(rows)
+        with self._lock:
+            self._ahead.update(written)
+
     def forget(self, request_id: str) -> None:
         """The engine is done with it, whether it ran or not."""
         with self._lock:

@@ -10,13 +10,16 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from sqlalchemy import Connection
+
 from penstock.errors import Unavailable
 from penstock.telemetry import get_logger
-from storage import leases, lifecycle
+from storage import leases, lifecycle, response_cache
 from storage.database import Database
 from storage.records import CommitReceipt, Outcome
 from workers.background import JOIN_TIMEOUT, Background
 from workers.lease import Lease
+from workers.outcomes import with_dropped
 
 log = get_logger(__name__)
 
@@ -25,16 +28,27 @@ MAX_DELAY: Final = 0.5  # seconds
 MAX_BACKOFF: Final = 5.0  # seconds
 
 
+def _nobody(lease: Lease, outcomes: list[Outcome]) -> None:
+    """Nobody waits for what was stored."""
+
+
 class Committer(Background):
-    """A thread of its own, so that the engine never waits for the database."""
+    """A thread of its own, so that the engine never waits for the database. `on_settled` is called
+    with outcomes that were stored, or refused for good."""
 
     def __init__(
-        self, database: Database, *, lease_seconds: float, on_lost: Callable[[Lease], None]
+        self,
+        database: Database,
+        *,
+        lease_seconds: float,
+        on_lost: Callable[[Lease], None],
+        on_settled: Callable[[Lease, list[Outcome]], None] = _nobody,
     ) -> None:
         super().__init__("committer")
         self._database = database
         self._lease_seconds = lease_seconds
         self._on_lost = on_lost
+        self._on_settled = on_settled
         self._inbox: deque[tuple[float, Lease, Outcome]] = deque()
         self._wanted = threading.Event()
         self._buffer: dict[Lease, dict[int, Outcome]] = defaultdict(dict)
@@ -43,6 +57,9 @@ class Committer(Background):
     def put(self, lease: Lease, outcome: Outcome) -> None:
         """Hand over one outcome; never blocks. What waits is bounded: while the database is away
         the engine admits no more rows than were admitted ahead."""
+        dropped = lease.dropped.get(outcome.position)
+        if dropped is not None and outcome.text is not None:
+            outcome = with_dropped(outcome, dropped)
         self._inbox.append((time.monotonic(), lease, outcome))
         if lease.unended == 0:  # to wake a thread costs the engine more than to leave it asleep
             self._wanted.set()
@@ -91,6 +108,7 @@ class Committer(Background):
             if not self._store(lease, portion):
                 break
         lease.committing = False
+        self._on_settled(lease, outcomes)
 
     def _store(self, lease: Lease, outcomes: list[Outcome]) -> bool:
         receipt = self._commit(lease, outcomes)
@@ -99,14 +117,15 @@ class Committer(Background):
             self._on_lost(lease)
             return False
         lease.extend()
+        if receipt.batch_done:  # before the lease ends: the next claim may be of the turn after it
+            self._finalize(lease.shard.batch_id)
         for outcome in outcomes:
             lease.stored(
                 outcome.position,
                 failed=outcome.error_code is not None,
                 tokens=outcome.completion_tokens,
+                from_cache=outcome.from_cache,
             )
-        if receipt.batch_done:
-            self._finalize(lease.shard.batch_id)
         return True
 
     def _commit(self, lease: Lease, outcomes: list[Outcome]) -> CommitReceipt | None:
@@ -114,9 +133,7 @@ class Committer(Background):
         backoff = 0.1
         while True:
             try:
-                return self._database.transact(
-                    lambda conn: leases.commit(conn, *lease.key, outcomes, self._lease_seconds)
-                )
+                return self._database.transact(lambda conn: self._write(conn, lease, outcomes))
             except Unavailable as error:
                 log.warning("commit.delayed", shard=lease.shard.id, reason=error.message)
                 if self._stopping.is_set() and backoff > 1:
@@ -124,13 +141,20 @@ class Committer(Background):
                 time.sleep(backoff)
                 backoff = min(backoff * 2, MAX_BACKOFF)
 
+    def _write(self, conn: Connection, lease: Lease, outcomes: list[Outcome]) -> CommitReceipt:
+        receipt = leases.commit(conn, *lease.key, outcomes, self._lease_seconds)
+        if receipt.held:
+            response_cache.keep(conn, lease.shard.batch_id, outcomes)
+        return receipt
+
     def _finalize(self, batch_id: str) -> None:
-        """Close the job at once; the dispatcher does it where this fails."""
+        """Close the job at once; the dispatcher does it where this fails, whatever the reason: this
+        thread stores everybody's outcomes."""
         try:
             with self._database.begin() as conn:
                 lifecycle.finalize(conn, batch_id)
-        except Unavailable as error:
-            log.warning("finalize.delayed", batch=batch_id, reason=error.message)
+        except Exception as error:
+            log.warning("finalize.delayed", batch=batch_id, error=type(error).__name__)
 
 
 def _portions(outcomes: list[Outcome]) -> Iterator[list[Outcome]]:

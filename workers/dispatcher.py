@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from sqlalchemy import Connection
@@ -19,12 +19,27 @@ from sqlalchemy import Connection
 from penstock import telemetry
 from penstock.errors import StackError, Unavailable
 from penstock.settings import Settings
-from storage import fleet, leases, lifecycle, reading, retention
+from storage import (
+    client_cache,
+    fleet,
+    forgetting,
+    leases,
+    lifecycle,
+    reading,
+    response_cache,
+    retention,
+    turns,
+)
 from storage.database import Database
+from storage.forgetting import TimeToLive
 from storage.records import WorkerRecord
 from storage.states import Lane
 from storage.tables import SHARD_SIZE
+from workers.addresses import Policy, parse_networks
+from workers.egress import Egress
+from workers.exports import ScheduledExports, scheduled_exports
 from workers.queues import WakeUps
+from workers.webhooks import Sender
 
 log = telemetry.get_logger(__name__)
 
@@ -39,6 +54,7 @@ RETENTION_INTERVAL: Final = 60.0  # seconds
 #: Of a tick's interval, for work that comes in portions: the rest must not wait for it long.
 CLOSING_SHARE: Final = 1.0
 RETENTION_SHARE: Final = 0.25
+SENDER_CONNECTIONS: Final = 4
 MAX_BACKOFF: Final = 10.0  # seconds
 
 
@@ -52,6 +68,9 @@ class DispatcherTiming:
     lease: float
     #: Longer without the database than this, and workers may have been, too.
     gap: float
+    answers: response_cache.Bounds = field(default_factory=response_cache.Bounds)
+    #: Of conversations; None: they go with their jobs.
+    ttl: TimeToLive | None = None
 
 
 def run(settings: Settings) -> None:
@@ -59,13 +78,10 @@ def run(settings: Settings) -> None:
     telemetry.configure(settings.log.level, settings.log.format)
     if settings.database.url is None or settings.broker.url is None:
         raise StackError("The dispatcher needs PENSTOCK_DATABASE__URL and PENSTOCK_BROKER__URL.")
-    database = Database(
-        settings.database.url.get_secret_value(),
-        pool_size=2,
-        statement_timeout=settings.database.statement_timeout,
-        connect_timeout=settings.database.connect_timeout,
-        application_name="penstock-dispatcher",
-    )
+    database = _database(settings, 2)
+    # Its own connections: however many receivers there are, a tick waits for none of them.
+    senders_database = _database(settings, SENDER_CONNECTIONS)
+    sender = _sender(settings, senders_database)
     wake_ups = WakeUps(settings.broker.url.get_secret_value(), settings.broker.key_prefix)
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -76,18 +92,63 @@ def run(settings: Settings) -> None:
         retention=settings.dispatcher.retention,
         lease=settings.worker.lease,
         gap=max(settings.worker.heartbeat, GAP_TICKS * settings.dispatcher.interval),
+        answers=response_cache.Bounds(settings.cache.ttl, settings.cache.entries),
+        ttl=_time_to_live(settings),
     )
+    sender.start()
+    exports = scheduled_exports(settings.conversations, database)
     try:
-        Dispatcher(database, wake_ups, timing).run(stopping)
+        Dispatcher(database, wake_ups, timing, exports).run(stopping)
     finally:
+        sender.stop()
+        if exports is not None:
+            exports.stop()
         wake_ups.close()
         database.close()
+        senders_database.close()
+
+
+def _database(settings: Settings, connections: int) -> Database:
+    assert settings.database.url is not None  # noqa: S101  # looked at by the caller
+    return Database(
+        settings.database.url.get_secret_value(),
+        pool_size=connections,
+        statement_timeout=settings.database.statement_timeout,
+        connect_timeout=settings.database.connect_timeout,
+        application_name="penstock-dispatcher",
+    )
+
+
+def _sender(settings: Settings, database: Database) -> Sender:
+    webhooks = settings.webhooks
+    policy = Policy(parse_networks(webhooks.allowed_networks))
+    return Sender(
+        database,
+        Egress(policy, timeout=webhooks.timeout),
+        concurrency=webhooks.concurrency,
+        retention=webhooks.retention,
+    )
+
+
+def _time_to_live(settings: Settings) -> TimeToLive:
+    kept = settings.dispatcher.retention
+    return TimeToLive(
+        others=min(settings.conversations.ttl or kept, kept),
+        owners={name: min(ttl, kept) for name, ttl in settings.conversations.owner_ttl.items()},
+    )
 
 
 class Dispatcher:
     """Waits for the lock, then ticks for as long as it has it."""
 
-    def __init__(self, database: Database, wake_ups: WakeUps, timing: DispatcherTiming) -> None:
+    def __init__(
+        self,
+        database: Database,
+        wake_ups: WakeUps,
+        timing: DispatcherTiming,
+        exports: ScheduledExports | None = None,
+    ) -> None:
+        self._exports = exports
         self._database = database
         self._wake_ups = wake_ups
         self._timing = timing
@@ -126,7 +187,12 @@ class Dispatcher:
         with self._database.begin() as conn:
             for batch_id in lifecycle.finalize(conn):
                 log.info("batch.finalized", batch=batch_id)
+        self._in_transaction(turns.settle)
         self._due("retention", RETENTION_INTERVAL, self._retain)
+        self._due("caches", RETENTION_INTERVAL, self._clear_caches)
+        self._due("conversations", RETENTION_INTERVAL, self._forget)
+        if self._exports is not None:
+            self._exports.tend()
         self._wake()
         self._last_contact = time.monotonic()
 
@@ -152,6 +218,29 @@ class Dispatcher:
         deleted = retention.delete_old(conn, self._timing.retention)
         if deleted:
             log.info("batches.deleting", shards_and_batches=deleted)
+        return deleted
+
+    def _clear_caches(self) -> None:
+        """The same of answers that are too old to be reused, and of clients' keys."""
+        old = [self._repeat(client_cache.delete_expired, RETENTION_SHARE)]
+        old.append(
+            self._repeat(
+                lambda conn: response_cache.delete_old(conn, self._timing.answers), RETENTION_SHARE
+            )
+        )
+        if any(old):
+            self._last_run.pop("caches")
+
+    def _forget(self) -> None:
+        """The same of conversations that were silent too long."""
+        if self._repeat(self._delete_silent, RETENTION_SHARE):
+            self._last_run.pop("conversations")
+
+    def _delete_silent(self, conn: Connection) -> int:
+        ttl = self._timing.ttl or TimeToLive(self._timing.retention)
+        deleted = forgetting.delete_silent(conn, ttl)
+        if deleted:
+            log.info("conversations.deleted", conversations_and_turns=deleted)
         return deleted
 
     def _wake(self) -> None:

@@ -46,13 +46,20 @@ def register(
 
 
 def run_all(runner: ShardRunner, leases: list[Lease]) -> dict[str, object]:
-    """Run claimed shards side by side; one summary."""
+    """Run claimed shards side by side; one summary. Where one cannot be begun, those before it are
+    run to their end, and those after it go back to the queue."""
     if len(leases) == 1:
         return runner.run(leases[0])
-    for lease in leases:
-        runner.begin(lease)
-    for lease in leases:
-        runner.finish(lease)
+    begun: list[Lease] = []
+    try:
+        for lease in leases:
+            runner.begin(lease)
+            begun.append(lease)
+    finally:
+        for lease in leases[len(begun) + 1 :]:
+            runner.leave(lease)
+        for lease in begun:
+            runner.finish(lease)
     return {
         "claimed": len(leases),
         "ok": sum(lease.ok for lease in leases),

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from statistics import fmean
 
-from storage.records import ClaimedShard
+from storage.records import ClaimedShard, Params
 from storage.states import Lane
 
 
@@ -23,6 +23,11 @@ class Lease:
         self._clock = clock
         self._lock = threading.Lock()
         self._open = {request.position for request in shard.requests}
+        self._own_params = {
+            request.position: request.params
+            for request in shard.requests
+            if request.params is not None
+        }
         self._over = threading.Event()
         self.started = clock()
         self.extended_at = self.started
@@ -33,7 +38,10 @@ class Lease:
         self.ok = 0
         self.failed = 0
         self.tokens = 0
-        #: Prompts that wait or run in this process.
+        self.reused = 0
+        #: By position, earlier turns that were left out; only of prompts that could lose some.
+        self.dropped: dict[int, int] = {}
+        #: Prompts that wait or run in the engine.
         self.unended = len(self._open)
         self._ttft: list[float] = []  # seconds, of the rows that had a first token
         self._cached_tokens = 0
@@ -47,6 +55,10 @@ class Lease:
     def request_id(self, position: int) -> str:
         """The engine's name for a prompt: shard, epoch, position."""
         return f"{self.shard.id}.{self.shard.epoch}.{position}"
+
+    def asked_of(self, position: int) -> Params:
+        """The parameters of one prompt: its own, or the job's."""
+        return self._own_params.get(position, self.shard.params)
 
     def open_ids(self) -> list[str]:
         """Prompts with no stored outcome yet, by the engine's names."""
@@ -71,20 +83,27 @@ class Lease:
         """Seconds since the database last confirmed the lease."""
         return self._clock() - self.extended_at
 
-    def stored(self, position: int, *, failed: bool, tokens: int) -> None:
+    def stored(self, position: int, *, failed: bool, tokens: int, from_cache: bool = False) -> None:
+        """It has an outcome; `from_cache`: one that took no work."""
         with self._lock:
             if position not in self._open:
                 return
             self._open.discard(position)
             self.failed += failed
             self.ok += not failed
-            self.tokens += tokens
+            self.reused += from_cache
+            self.tokens += 0 if from_cache else tokens
             self._settle()
 
     def ended(self) -> None:
         """The engine is done with one prompt, or never had it."""
         with self._lock:
             self.unended -= 1
+
+    def entered(self) -> None:
+        """The engine gets one prompt that it had not."""
+        with self._lock:
+            self.unended += 1
 
     def measured(self, ttft: float | None, cached_tokens: int) -> None:
         """What the engine says of a prompt that ran: seconds to its first token, and tokens of it
@@ -132,6 +151,8 @@ class Lease:
             summary["ttft"] = round(fmean(self._ttft), 3)
         if self._cached_tokens:
             summary["cached_tokens"] = self._cached_tokens
+        if self.reused:
+            summary["from_cache"] = self.reused
         if self.returned:
             summary["returned"] = self.returned
         if self.lost:

@@ -48,6 +48,7 @@ def load_runner(model: ModelSettings) -> Runner:
             kv_share=model.kv_share,
             max_rows=model.max_rows,
             express_rows=model.express_rows,
+            template_args=model.template_args,
         )
     )
     log.info("model.loaded", seconds=round(time.monotonic() - started, 1), **asdict(runner.info))

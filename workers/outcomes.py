@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
-from batching.requests import Completion, EngineOutcome
-from models.runner import TokenLogprob
+from batching.requests import Completion, EngineOutcome, EngineRequest
+from models.runner import FinishReason, TokenLogprob
 from penstock.errors import PromptError
 from storage.records import Outcome
 from storage.text import storable_json
 
 #: JSON has no infinity; OpenAI's lowest log-probability stands for it.
 LOWEST: Final = -9999.0
+#: Beside a text: earlier turns of its chat that were left out of the prompt.
+DROPPED: Final = "dropped_turns"
 
 
-def as_outcome(position: int, outcome: EngineOutcome, labels: Sequence[str] = ()) -> Outcome:
-    """A result or an error; a scored prompt is answered by the likeliest of its `labels`."""
+def as_outcome(
+    position: int,
+    outcome: EngineOutcome,
+    labels: Sequence[str] = (),
+    *,
+    length_normalized: bool = False,
+) -> Outcome:
+    """A result or an error; a scored prompt is answered by the likeliest of its `labels`, by the
+    sum of their tokens' log-likelihoods, or `length_normalized` by the mean."""
     if outcome.error is not None:
         return failed(
             position,
@@ -28,11 +39,12 @@ def as_outcome(position: int, outcome: EngineOutcome, labels: Sequence[str] = ()
         )
     text, detail = outcome.text, _detail(outcome.completions)
     if labels:
-        probabilities = softmax(outcome.scores)
+        scores = _means(outcome) if length_normalized else outcome.scores
+        probabilities = softmax(scores)
         text = labels[max(range(len(labels)), key=probabilities.__getitem__)]
         detail = {
             "probabilities": dict(zip(labels, probabilities, strict=True)),
-            "scores": dict(zip(labels, map(_finite, outcome.scores), strict=True)),
+            "scores": dict(zip(labels, map(_finite, scores), strict=True)),
         }
     return Outcome(
         position=position,
@@ -42,6 +54,32 @@ def as_outcome(position: int, outcome: EngineOutcome, labels: Sequence[str] = ()
         completion_tokens=outcome.completion_tokens,
         detail=None if detail is None else storable_json(detail),
     )
+
+
+def counted(position: int, request: EngineRequest, labels: Sequence[str] = ()) -> Outcome:
+    """Of a prompt whose tokens are all that was asked for: their number, and those of `labels`."""
+    detail = {"choices": dict(zip(labels, map(list, request.choices), strict=True))}
+    return Outcome(
+        position=position,
+        text="",
+        finish_reason=FinishReason.STOP.value,
+        prompt_tokens=len(request.prompt),
+        completion_tokens=0,
+        detail=storable_json(detail) if labels else None,
+        counted=True,
+    )
+
+
+def with_dropped(outcome: Outcome, turns: int) -> Outcome:
+    """Says how many earlier turns were left out of this prompt, whatever was said of an equal one
+    whose answer it got."""
+    if not turns and DROPPED not in (outcome.detail or ""):
+        return outcome
+    detail = {} if outcome.detail is None else json.loads(outcome.detail)
+    detail.pop(DROPPED, None)
+    if turns:
+        detail[DROPPED] = turns
+    return replace(outcome, detail=storable_json(detail) if detail else None)
 
 
 def failed(
@@ -71,6 +109,12 @@ def softmax(scores: Sequence[float]) -> list[float]:
     weights = [math.exp(score - best) for score in scores]
     total = math.fsum(weights)
     return [weight / total for weight in weights]
+
+
+def _means(outcome: EngineOutcome) -> list[float]:
+    """Log-likelihoods per token, so that a long label has no handicap (Brown et al. 2020)."""
+    pairs = zip(outcome.scores, outcome.choices, strict=True)
+    return [score / len(choice) for score, choice in pairs]
 
 
 def _detail(completions: Sequence[Completion]) -> Mapping[str, object] | None:

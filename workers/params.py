@@ -13,6 +13,12 @@ from storage.records import Params
 #: Those that have the same name and form on both sides.
 _SAME: Final = frozenset(SamplingParams.__dataclass_fields__) - {"stop", "logprobs", "constraint"}
 
+_DEFAULTS: Final = SamplingParams()
+#: Modes in which no text is drawn.
+_UNDRAWN: Final = frozenset({"score", "count"})
+#: True: of a chat that is too long for the model, the oldest turns may be left out.
+TRIM: Final = "trim"
+
 
 def sampling_params(params: Params) -> SamplingParams:
     """How the tokens of an answer are chosen."""
@@ -25,19 +31,42 @@ def sampling_params(params: Params) -> SamplingParams:
     )
 
 
+def reusable(params: Params) -> bool:
+    """May the answer to an equal prompt stand for this one? As asked; else where nothing is left to
+    chance. To count is no work that could be saved."""
+    if counts(params):
+        return False
+    asked = params.get("use_cache")
+    if isinstance(asked, bool):
+        return asked
+    if params.get("mode") == "score" or params.get("seed") is not None:
+        return True
+    return params.get("temperature", _DEFAULTS.temperature) == 0
+
+
+def counts(params: Params) -> bool:
+    """Are the tokens of a prompt all that is asked for? Then nothing is computed."""
+    return params.get("mode") == "count"
+
+
 def answers(params: Params) -> int:
     """How many answers each prompt gets."""
     return _number(params.get("n"), 1)
 
 
 def labels(params: Params) -> tuple[str, ...]:
-    """The labels to score; none where text is drawn."""
-    return tuple(_list(params.get("choices"))) if params.get("mode") == "score" else ()
+    """The labels to score, or whose tokens are to be told; none where text is drawn."""
+    return tuple(_list(params.get("choices"))) if params.get("mode") in _UNDRAWN else ()
+
+
+def length_normalized(params: Params) -> bool:
+    """Is a label's score the mean of its tokens' log-likelihoods, instead of their sum?"""
+    return params.get("length_normalized") is True
 
 
 def constraint(params: Params) -> Constraint | None:
     """What a drawn answer has to be; None: any text."""
-    if params.get("mode") == "score":
+    if params.get("mode") in _UNDRAWN:
         return None
     if choices := _list(params.get("choices")):
         return Constraint("choices", json.dumps(choices))
@@ -50,7 +79,11 @@ def _of_format(wanted: Mapping[str, Any]) -> Constraint | None:
         case "json_object":
             return Constraint("json_schema", '{"type": "object"}')
         case "json_schema":
-            return Constraint("json_schema", json.dumps(wanted["json_schema"]["schema"]))
+            schema = wanted["json_schema"]["schema"]
+            # Jobs of earlier releases have it as an object, in whatever order.
+            return Constraint(
+                "json_schema", schema if isinstance(schema, str) else json.dumps(schema)
+            )
         case "regex":
             return Constraint("regex", wanted["regex"])
     return None

@@ -44,6 +44,7 @@ class WakeUps:
     """Sends wake-ups from a thread of its own, so that a broker that hangs delays nobody."""
 
     def __init__(self, broker_url: str, key_prefix: str) -> None:
+        self.broker_url, self.key_prefix = broker_url, key_prefix
         self._app = make_app(broker_url, key_prefix)
         # A hint is not worth a long wait, and the dispatcher's tick asks for the depth.
         self._app.conf.broker_transport_options["socket_timeout"] = SOCKET_TIMEOUT

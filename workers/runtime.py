@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -29,17 +29,22 @@ from storage import fleet
 from storage import leases as sql
 from storage.database import Database
 from storage.states import Lane
-from workers import generate
+from workers import generate, ordered
 from workers.app import make_app
 from workers.committer import Committer
 from workers.control import answer_questions_alone
 from workers.heartbeat import Heartbeat, HeartbeatTiming
 from workers.lanes import LaneShares, LaneSizes
 from workers.lease import Leases
-from workers.loading import engine_config, load_runner
+from workers.loading import engine_config
+from workers.ordered import OrderWatch
 from workers.poller import Poller
+from workers.provenance import Provenance, hashes_of, versions
+from workers.publisher import Publisher
 from workers.queues import LANES, WakeUps, make_queue
+from workers.reuse import ReuseRules
 from workers.shards import ShardRunner, WorkerIdentity
+from workers.usage import Usage
 from workers.watchdog import Watchdog
 
 log = telemetry.get_logger(__name__)
@@ -53,7 +58,6 @@ def run(settings: Settings) -> None:
     telemetry.configure(settings.log.level, settings.log.format)
     if settings.database.url is None or settings.broker.url is None:
         raise StackError("A worker needs PENSTOCK_DATABASE__URL and PENSTOCK_BROKER__URL.")
-    runner = load_runner(settings.model)
     database = Database(
         settings.database.url.get_secret_value(),
         pool_size=settings.database.pool_size,
@@ -61,13 +65,17 @@ def run(settings: Settings) -> None:
         connect_timeout=settings.database.connect_timeout,
         application_name="penstock-worker",
     )
-    worker = GpuWorker(settings, runner, database)
+    choices = settings.model.models if settings.model.choices else {}
+    settings, runner = ordered.load(settings, database)
+    worker = GpuWorker(settings, runner, database, choices=sorted(choices))
     try:
         worker.start()
         worker.consume()
     finally:
         worker.stop()
         database.close()
+    if worker.exit_status:
+        raise SystemExit(worker.exit_status)
     if not worker.leaving:
         raise StackError("Celery's consumer ended by itself; its reason is in the log.")
 
@@ -75,8 +83,16 @@ def run(settings: Settings) -> None:
 class GpuWorker:
     """One engine and what surrounds it."""
 
-    def __init__(self, settings: Settings, runner: Runner, database: Database) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        runner: Runner,
+        database: Database,
+        *,
+        choices: Sequence[str] = (),
+    ) -> None:
         self._settings = settings
+        self._choices = choices  # what it may be ordered to serve
         self._database = database
         model, timing = settings.model, settings.worker
         self._info = runner.info
@@ -97,11 +113,32 @@ class GpuWorker:
             identity=self._identity,
             held=self._held,
             sizes=self._sizes,
+            reuse=ReuseRules(
+                enabled=settings.cache.enabled,
+                ttl=settings.cache.ttl,
+                shared=settings.cache.shared,
+            ),
         )
         self._config = config
         self.engine = Engine(runner, config, on_admit=self._shards.on_admit)
-        self._committer = Committer(database, lease_seconds=timing.lease, on_lost=self._shards.lose)
+        self._committer = Committer(
+            database,
+            lease_seconds=timing.lease,
+            on_lost=self._shards.lose,
+            on_settled=self._shards.reuse.settled,
+        )
         self._shards.attach(self.engine, self._committer)
+        broker = settings.broker
+        assert broker.url is not None  # noqa: S101  checked by `run`
+        self._publisher = Publisher(broker.url.get_secret_value(), broker.key_prefix)
+        self._shards.publish = self._publisher.of
+        self._usage = Usage(self._info.device)
+        self._provenance = Provenance(
+            database,
+            self._identity.slot,
+            self._identity.boot_id,
+            hashes_of(model.name, self._info.revision),
+        )
         self._heartbeat = Heartbeat(
             database=database,
             identity=self._identity,
@@ -120,8 +157,12 @@ class GpuWorker:
                 self._shards.admissions.alive,
                 self._heartbeat.alive,
                 self._poller.alive,
+                self._publisher.alive,
             ],
             fence=self._heartbeat.fence_if_hung,
+        )
+        self._orders = OrderWatch(
+            database, timing.slot, model.public_name, lambda: os.kill(os.getpid(), signal.SIGTERM)
         )
         self._drain_lock = threading.Lock()
         self._drained = False
@@ -139,10 +180,15 @@ class GpuWorker:
         self.engine.start()
         self._committer.start()
         self._shards.admissions.start()
+        self._publisher.start()
         self._register()
+        self._usage.start()
+        self._provenance.start()
         self._heartbeat.start()
         self._poller.start()
         self._watchdog.start()
+        if self._choices:
+            self._orders.start()
 
     def consume(self) -> None:
         """Take wake-ups from the broker until SIGTERM."""
@@ -170,20 +216,40 @@ class GpuWorker:
                 return
             self._stopped = True
             self._drain()
+            self._orders.stop()
             self._watchdog.stop()
             self._poller.stop()
             self._heartbeat.stop()
+            self._usage.stop(timeout=0)  # it may wait for a driver
+            self._provenance.stop()
             self.engine.stop()
             self._shards.admissions.stop()
             self._committer.stop(timeout=2 * LAST_WAIT)
             self._await_releases()
+            self._publisher.stop()
             if self._wake_ups is not None:
                 self._wake_ups.close()
             log.info("worker.stopped", slot=self._identity.slot)
 
+    @property
+    def exit_status(self) -> int:
+        """Not 0: it ends to be started again."""
+        return ordered.EXIT_FOR_ORDER if self._orders.seen.is_set() else 0
+
     def stats(self) -> Mapping[str, object]:
         """What `/stats` and `/metrics` show of this worker."""
-        return {**asdict(self.engine.stats()), "leases": len(self._held.all())}
+        engine, reuse = self.engine.stats(), self._shards.reuse.stats()
+        return {
+            **asdict(engine),
+            **reuse,
+            **self._shards.stats(),
+            **self._usage.stats(),
+            "leases": len(self._held.all()),
+            # Counts begin anew with a boot: whoever takes their difference has to know.
+            "boot": self._identity.boot_id,
+            "prefix_tokens": engine.tokens_cached,
+            "saved_rows": reuse["cache_hits"],
+        }
 
     def _register(self) -> None:
         """Free the leases of this slot's earlier lives, and say who is here. Waits for the
@@ -193,11 +259,14 @@ class GpuWorker:
             **asdict(self._info),
             "name": who.model,  # never a path of this machine
             "version": __version__,
+            "versions": versions(),
+            "choices": list(self._choices),
             "holds": {"bulk": self._sizes.fill, "express": self._sizes.express},
             # What the engine goes by, which may be less than the runner could do.
             "max_rows": self._config.max_rows,
             "express_rows": self._config.express_rows,
             "step_tokens": self._config.step_tokens,
+            "min_prefix": self._config.min_prefix,
         }
         backoff = 0.5
         while True:
@@ -224,7 +293,7 @@ class GpuWorker:
         self._drain()
         if not self._consumer_over.wait(LAST_WAIT):
             self.stop()
-            os._exit(0)
+            os._exit(self.exit_status)
 
     def _wake(self) -> None:
         """Ask for one more claim of bulk, by the broker, so that Flower shows it."""

@@ -9,17 +9,17 @@ import contextlib
 import threading
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from batching.engine import Engine
 from batching.requests import EngineOutcome, EngineRequest
 from models.runner import Codec, FinishReason, ModelInfo
-from penstock.errors import InvalidRequest, PromptError, Unavailable
+from penstock.errors import Unavailable
 from penstock.telemetry import get_logger
 from storage import leases as sql
 from storage.database import Database
-from storage.records import ClaimedRequest, ClaimedShard
+from storage.records import ClaimedShard, Outcome
 from storage.states import Lane
 from storage.tables import SHARD_SIZE
 from workers import params
@@ -27,7 +27,10 @@ from workers.admissions import Admissions, Rows
 from workers.committer import Committer
 from workers.lanes import LaneSizes
 from workers.lease import Lease, Leases
-from workers.outcomes import as_outcome, failed
+from workers.outcomes import as_outcome, counted, failed
+from workers.prompts import Prompts, Refused
+from workers.publisher import Publish, publish_nothing
+from workers.reuse import Reuse, ReuseRules, Row
 
 log = get_logger(__name__)
 
@@ -57,10 +60,10 @@ class ShardRunner:
         identity: WorkerIdentity,
         held: Leases,
         sizes: LaneSizes,
+        reuse: ReuseRules | None = None,
     ) -> None:
         self._database = database
-        self._codec = codec
-        self._info = info
+        self._prompts = Prompts(codec, info.context)
         self._identity = identity
         self._held = held
         self._sizes = sizes
@@ -70,10 +73,20 @@ class ShardRunner:
         self._dry = False  # the last claim of bulk found nothing
         #: Set when bulk has room for another shard, and there may be one.
         self.room = threading.Event()
+        self._counting = threading.Lock()
+        self._lease_losses = self._repeats = 0
         self.claimed = threading.Event()  #: Set when the database answered a claim of bulk.
+        self.reuse = Reuse(
+            database=database,
+            info=info,
+            rules=reuse or ReuseRules(),
+            answer=self._answer,
+            lead=self._lead,
+        )
         self.admissions = Admissions(database, ahead=sizes.admit_ahead, on_lost=self.lose)
         self.engine: Engine
         self.committer: Committer
+        self.publish: Publish = publish_nothing  #: who wants a chat's text as it comes
 
     def attach(self, engine: Engine, committer: Committer) -> None:
         """Both need this object's callbacks first, so they come after it."""
@@ -82,6 +95,11 @@ class ShardRunner:
     def drain(self) -> None:
         """Claim nothing more."""
         self._draining.set()
+
+    def stats(self) -> dict[str, int]:
+        """Since the start: leases that another epoch took, and prompts claimed here that an earlier
+        lease had begun and lost."""
+        return {"lease_losses": self._lease_losses, "repeats": self._repeats}
 
     def claim(self, lane: Lane) -> list[Lease]:
         """Lease the next shard of a lane, or several small ones that together are no larger than
@@ -148,9 +166,13 @@ class ShardRunner:
                 again=again,
             )
             if lane is Lane.EXPRESS:  # it runs at once, so one transaction does for both
-                for one in (one for one in claimed if not one.alone):
+                for one in (one for one in claimed if self._admits_at_claim(one)):
                     sql.admit(conn, one.id, one.epoch, [row.position for row in one.requests])
         return claimed
+
+    def _admits_at_claim(self, shard: ClaimedShard) -> bool:
+        """Of a chat: the engine will surely take it."""
+        return not shard.alone and not self.reuse.wants(shard)
 
     def run(self, lease: Lease) -> dict[str, object]:
         """Run one claimed shard to its end; blocks. Returns Flower's summary."""
@@ -170,52 +192,68 @@ class ShardRunner:
     def _begin(self, lease: Lease) -> None:
         shard = lease.shard
         log.debug("shard.claimed", shard=shard.id, epoch=shard.epoch, batch=shard.batch_id)
-        if isinstance(pattern := self._pattern(lease), str):
-            for request in shard.requests:
-                self._refuse(lease, request, PromptError.INVALID_REQUEST, pattern)
-            self._tell_room()
-            return
-        ready = {}
-        for request in shard.requests:
-            prompt = self._encode(lease, request)
-            if prompt is not None:
-                id = lease.request_id(request.position)
-                ready[request.position] = replace(pattern, id=id, prompt=prompt)
-        self._foresee(lease, {one.id: (lease, position) for position, one in ready.items()})
-        for one in ready.values():
-            self.engine.submit(one, self.on_done)
+        with self._counting:
+            self._repeats += sum(request.repeated for request in shard.requests)
+        to_run = self.reuse.begin(lease, self._ready(lease))
+        rows = {one.id: (lease, position) for position, one in to_run.items()}
+        self._foresee(lease, rows)
+        self._admit_looked_for(shard, rows)
+        on_token = self.publish(shard)
+        for one in to_run.values():
+            self.engine.submit(one, self.on_done, on_token)
         self._tell_room()
 
-    def _pattern(self, lease: Lease) -> EngineRequest | str:
-        """What all requests of a shard have in common, or why none of them can run."""
-        shard = lease.shard
-        try:
-            choices = tuple(map(self._codec.encode_answer, params.labels(shard.params)))
-        except InvalidRequest as error:
-            return error.message
-        if not all(choices):
-            return "The model's tokenizer has no tokens for one of the choices."
-        return EngineRequest(
-            id="",
-            lane="express" if shard.lane is Lane.EXPRESS else "bulk",
-            prompt=(),
-            sampling=params.sampling_params(shard.params),
-            alone=shard.alone,
-            n=params.answers(shard.params),
-            choices=choices,
-            deadline=lease.deadline,
-            group=shard.batch_id,
-        )
+    def _ready(self, lease: Lease) -> dict[int, EngineRequest]:
+        """The prompts that need an answer. The others have their outcome at once: one that cannot
+        run, and one whose tokens are all that was asked for."""
+        ask, ready = self._prompts.of(lease), {}
+        for request in lease.shard.requests:
+            position, asked = request.position, lease.asked_of(request.position)
+            try:
+                prompt = ask(request)
+            except Refused as error:
+                outcome = failed(position, error.reason, error.message, error.tokens)
+            else:
+                if not params.counts(asked):
+                    ready[position] = prompt
+                    continue
+                outcome = counted(position, prompt, params.labels(asked))
+            lease.ended()
+            self.committer.put(lease, outcome)
+        return ready
+
+    def _answer(self, lease: Lease, outcome: Outcome) -> None:
+        self.committer.put(lease, outcome)
+
+    def _lead(self, row: Row) -> None:
+        """The engine gets a prompt that waited for the answer to an equal one. For the engine's
+        own thread too, so nothing is written here: it asks for the admission when it takes it."""
+        self._foresee(row.lease, {row.request.id: (row.lease, row.position)})
+        self.engine.submit(row.request, self.on_done, self.publish(row.lease.shard))
 
     def _foresee(self, lease: Lease, rows: Rows) -> None:
-        """Say what the engine will take. A suspect is admitted by the engine's call alone: a crash
-        that it did not see must not count against it."""
-        if lease.shard.alone:
+        """Say what the engine will take; never blocks. A suspect is admitted by the engine's call
+        alone: a crash that it did not see must not count against it."""
+        shard = lease.shard
+        if shard.alone or not rows:
             return
-        if lease.shard.lane is Lane.EXPRESS:
-            self.admissions.already(rows)
-        else:
+        if shard.lane is Lane.BULK:
             self.admissions.expect(rows)
+        elif self._admits_at_claim(shard):
+            self.admissions.already(rows)
+
+    def _admit_looked_for(self, shard: ClaimedShard, rows: Rows) -> None:
+        """Of a chat that may have had an answer already, so that its claim did not admit it."""
+        if rows and shard.lane is Lane.EXPRESS and self.reuse.wants(shard):
+            with contextlib.suppress(Unavailable):  # the engine asks by itself then
+                self.admissions.at_once(rows)
+
+    def leave(self, lease: Lease) -> None:
+        """A claimed shard that is not begun goes back to the queue, without penalty."""
+        for request in lease.shard.requests:
+            lease.ended()
+            lease.give_back(request.position)
+        self.finish(lease)
 
     def finish(self, lease: Lease) -> dict[str, object]:
         """Wait for the end of a begun shard; what was given back goes to the queue."""
@@ -245,6 +283,7 @@ class ShardRunner:
         self.admissions.forget(outcome.id)
         found = self._held.find(outcome.id)
         if found is None:
+            self.reuse.left(outcome.id)
             return
         lease, position = found
         lease.ended()
@@ -252,10 +291,13 @@ class ShardRunner:
         if outcome.finish is FinishReason.CANCELLED:
             # A drain, a lost lease or the job's time: the database decides what becomes of it.
             lease.give_back(position)
+            self.reuse.left(outcome.id)
             return
         lease.measured(outcome.ttft, outcome.cached_tokens)
-        labels = params.labels(lease.shard.params)
-        self.committer.put(lease, as_outcome(position, outcome, labels))
+        asked = lease.asked_of(position)
+        normalized = params.length_normalized(asked)
+        stored = as_outcome(position, outcome, params.labels(asked), length_normalized=normalized)
+        self.committer.put(lease, self.reuse.landed(outcome.id, stored))
 
     def on_admit(self, ids: Sequence[str]) -> AbstractSet[str]:
         """Make the admission durable before the engine runs these rows, so that a process that
@@ -267,39 +309,16 @@ class ShardRunner:
         """Another epoch owns the shard: drop its work between two steps."""
         ids = lease.open_ids()
         if lease.lose():
+            with self._counting:
+                self._lease_losses += 1
             log.warning("shard.lost", shard=lease.shard.id, epoch=lease.shard.epoch)
             self.abort(ids)
 
     def abort(self, ids: Sequence[str]) -> None:
+        """Neither the engine nor an equal prompt is to answer these."""
+        self.reuse.drop(ids)
         for request_id in ids:
             self.engine.cancel(request_id)
-
-    def _encode(self, lease: Lease, request: ClaimedRequest) -> tuple[int, ...] | None:
-        """The prompt's tokens; None where it has its reason instead."""
-        shard, messages = lease.shard, request.messages
-        if shard.system and messages[0][0] != "system":
-            messages = (("system", shard.system), *messages)
-        try:
-            prompt = self._codec.encode_chat(messages)
-        except Exception as error:  # a model's template may refuse a conversation
-            log.warning("prompt.refused", shard=shard.id, error=type(error).__name__)
-            reason = "The model's chat template refused it."
-            self._refuse(lease, request, PromptError.INVALID_MESSAGE, reason)
-            return None
-        if len(prompt) < self._info.context:
-            return prompt
-        reason = (
-            f"The prompt has {len(prompt)} tokens; the model's context of {self._info.context} "
-            "has to hold it and the answer."
-        )
-        self._refuse(lease, request, PromptError.TOO_LONG, reason)
-        return None
-
-    def _refuse(
-        self, lease: Lease, request: ClaimedRequest, code: PromptError, reason: str
-    ) -> None:
-        lease.ended()
-        self.committer.put(lease, failed(request.position, code, reason))
 
     def _release(self, lease: Lease) -> None:
         try:

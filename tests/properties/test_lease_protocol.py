@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Row, text
 
 from storage import intake, leases, lifecycle
 from storage.database import Database
-from storage.records import ClaimedShard, NewPrompt
+from storage.records import ClaimedShard, NewPrompt, Outcome
 from storage.states import TERMINAL_BATCH, Lane
 from tests.support import jobs
 from tests.support.ledger import (
@@ -39,6 +39,9 @@ PROTOCOL = settings(
 
 # Shrinking a counterexample takes longer than finding none.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+#: A failure and a reused answer need no admission.
+OUTCOMES = (jobs.answer, jobs.failure, jobs.reused)
 
 slots = st.sampled_from(SLOTS)
 picks = st.integers(min_value=0, max_value=10_000)
@@ -150,12 +153,13 @@ class LeaseProtocol(RuleBasedStateMachine):
         assert admitted == stands
 
     @precondition(lambda self: self.leases)
-    @rule(pick=picks, some=some, all_of_them=st.booleans(), fail=st.booleans())
-    def commit(self, pick: int, some: set[int], all_of_them: bool, fail: bool) -> None:
+    @rule(pick=picks, some=some, all_of_them=st.booleans(), make=st.sampled_from(OUTCOMES))
+    def commit(
+        self, pick: int, some: set[int], all_of_them: bool, make: Callable[[int], Outcome]
+    ) -> None:
         shard = self.pick_lease(pick)
         positions = self.positions(shard, some, all_of_them)
-        outcome = jobs.failure if fail else jobs.answer
-        outcomes = [outcome(position) for position in positions]
+        outcomes = [make(position) for position in positions]
         mine = self.stands(shard) or self.finished_by(shard)
         receipt = self.act(
             lambda conn: leases.commit(conn, shard.id, shard.epoch, outcomes, jobs.LEASE)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import text
 
 from storage import fleet, lifecycle, reading
 from storage.database import Database
+from storage.forgetting import TimeToLive
 from storage.records import Batch
-from storage.states import BatchStatus
+from storage.states import BatchStatus, Lane
 from storage.tables import SHARD_SIZE
 from tests.support import jobs
+from tests.support.talk import said, say
 from tests.support.waiting import until
 from workers.dispatcher import Dispatcher, DispatcherTiming
 from workers.queues import WakeUps
@@ -69,6 +72,39 @@ def test_retention_goes_on_at_the_next_tick_until_nothing_old_is_left(
         assert conn.execute(text("SELECT id FROM batches")).scalar_one() == kept.id
 
 
+def test_what_caches_keep_too_long_goes_tick_by_tick(
+    database: Database, dispatcher: Dispatcher
+) -> None:
+    with database.begin() as conn:
+        conn.execute(
+            text(
+                "INSERT INTO client_cache (owner, key, value, bytes, expires_at)"
+                " SELECT 'o', CAST(n AS text), '1', 1, now() + make_interval(hours => n - 1500)"
+                " FROM generate_series(1, 1501) n"
+            )
+        )
+        conn.execute(
+            text(
+                "INSERT INTO response_cache (digest, owner, batch_id, position, created_at)"
+                " SELECT CAST(CAST(n AS text) AS bytea), 'o', 'b', n, now() - interval '2 days'"
+                " FROM generate_series(1, 1500) n"
+            )
+        )
+
+    left = []
+    for _ in range(3):
+        dispatcher.tick()
+        with database.begin() as conn:
+            left.append(
+                tuple(
+                    conn.execute(text(f"SELECT count(*) FROM {table}")).scalar_one()
+                    for table in ("client_cache", "response_cache")
+                )
+            )
+
+    assert left == [(501, 500), (1, 0), (1, 0)]
+
+
 def test_a_large_job_is_closed_tick_by_tick(database: Database, dispatcher: Dispatcher) -> None:
     batch = jobs.store(database, 250 * SHARD_SIZE)
     with database.begin() as conn:
@@ -103,3 +139,29 @@ def test_workers_that_hold_enough_are_not_woken(
     dispatcher.tick()
 
     until("room for one shard is told twice", lambda: depth() == before + 2)
+
+
+def test_a_tick_forgets_silent_conversations_and_lets_waiting_turns_go_on(
+    database: Database, wake_ups: WakeUps
+) -> None:
+    brief = replace(TIMING, ttl=TimeToLive(2 * HOUR, {"ann": HOUR / 2}))
+    for owner in ("ann", "bob"):
+        say(database, "talk", "hello", owner=owner)
+        jobs.run_all(database)
+        jobs.end(database)
+    say(database, "open", "one")
+    _, second = say(database, "open", "two")
+    with database.begin() as conn:
+        conn.execute(
+            text("UPDATE conversations SET updated_at = now() - interval '1h' WHERE id = 'talk'")
+        )
+    (shard,) = jobs.claim(database, lane=Lane.EXPRESS)
+    jobs.admit(database, shard)
+    jobs.commit(database, shard)
+
+    Dispatcher(database, wake_ups, brief).tick()
+
+    assert said(database, "talk", owner="ann") == []
+    assert said(database, "talk", owner="bob") != []
+    (following,) = jobs.claim(database, lane=Lane.EXPRESS)
+    assert following.batch_id == second.id

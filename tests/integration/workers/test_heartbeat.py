@@ -10,7 +10,7 @@ from sqlalchemy import text
 from batching.engine import Engine
 from batching.requests import EngineConfig
 from models.fake import FakeRunner
-from storage import fleet
+from storage import fleet, reclaim
 from storage.database import Database
 from storage.states import Lane
 from tests.support.postgres import PostgresServer
@@ -111,6 +111,23 @@ def test_a_shard_of_another_epoch_leaves_the_engine(
     assert lease.wait(timeout=20)
     assert lease.lost
     until("the rows are gone", lambda: sum(bench.engine.stats().running.values()) == 0)
+    assert bench.shards.stats() == {"lease_losses": 1, "repeats": 0}
+
+
+def test_prompts_that_a_lost_lease_had_begun_are_counted_as_repeats(
+    jobs: Jobs, bench: Bench, database: Database
+) -> None:
+    jobs.post(3)
+    first = bench.claim()
+    until("they run", lambda: bench.engine.stats().running["bulk"] == 3)
+    with database.begin() as conn:
+        conn.execute(text("UPDATE shards SET lease_until = now() - interval '1 second'"))
+        assert reclaim.reap(conn) == 1
+    bench.shards.lose(first)
+
+    bench.claim()
+
+    assert bench.shards.stats() == {"lease_losses": 1, "repeats": 3}
 
 
 def test_work_that_nobody_confirms_is_dropped_by_the_workers_own_clock(

@@ -15,13 +15,15 @@ from batching.requests import EngineConfig
 from models.fake import FakeCodec, FakeRunner
 from models.runner import Codec
 from penstock.errors import InvalidRequest
-from storage import lifecycle, reading
+from storage import intake, lifecycle, reading
 from storage.database import Database
-from storage.records import ResultRow
+from storage.records import RAW, Batch, NewPrompt, ResultRow
 from storage.states import Lane
 from storage.tables import SHARD_SIZE
 from tests.support import jobs
+from tests.support.talk import say
 from workers.committer import Committer
+from workers.generate import run_all
 from workers.lanes import LaneSizes
 from workers.lease import Lease, Leases
 from workers.shards import ShardRunner, WorkerIdentity
@@ -35,11 +37,14 @@ class Bench:
 
     database: Database
     shards: ShardRunner
+    held: Leases
 
     def run(self, lane: Lane = Lane.BULK, **batch: object) -> tuple[list[ResultRow], list[object]]:
         """Results and details of a job of two prompts."""
-        stored = jobs.store(self.database, 2, lane=lane, **batch)
-        for lease in self.shards.claim(lane):
+        return self.work(jobs.store(self.database, 2, lane=lane, **batch))
+
+    def work(self, stored: Batch) -> tuple[list[ResultRow], list[object]]:
+        for lease in self.shards.claim(stored.lane):
             self.shards.run(lease)
         with self.database.begin() as conn:
             details = reading.details(conn, stored.id, 0, 2)
@@ -56,12 +61,13 @@ def make_bench(database: Database) -> Iterator[Make]:
 
     def make(codec: Codec | None = None, speed: float = 0.0) -> Bench:
         runner = FakeRunner(tokens_per_second=speed)
+        held = Leases()
         shards = ShardRunner(
             database=database,
             codec=codec or runner.codec,
             info=runner.info,
             identity=IDENTITY,
-            held=Leases(),
+            held=held,
             sizes=LaneSizes(rows=64, express_rows=8),
         )
         engine = Engine(runner, EngineConfig(), on_admit=shards.on_admit)
@@ -70,7 +76,7 @@ def make_bench(database: Database) -> Iterator[Make]:
         for part in (engine, committer, shards.admissions):
             part.start()
         running.append((engine, committer, shards))
-        return Bench(database, shards)
+        return Bench(database, shards, held)
 
     yield make
     for engine, committer, shards in running:
@@ -101,6 +107,18 @@ def test_labels_are_scored_in_either_lane(make_bench: Make, lane: Lane) -> None:
         assert row.finish_reason == "stop"
 
 
+def test_labels_are_scored_by_the_mean_of_their_tokens_where_that_is_asked_for(
+    make_bench: Make,
+) -> None:
+    params = {"mode": "score", "choices": ["good", "so-so"], "length_normalized": True}
+
+    _, details = make_bench().run(params=params)
+
+    # The fake model's log-likelihood is -1 for each token.
+    told = {"probabilities": {"good": 0.5, "so-so": 0.5}, "scores": {"good": -1.0, "so-so": -1.0}}
+    assert details == [told, told]
+
+
 def test_several_answers_to_one_prompt_are_all_stored(make_bench: Make) -> None:
     rows, details = make_bench().run(params={"n": 3, "max_tokens": 8})
 
@@ -112,12 +130,100 @@ def test_several_answers_to_one_prompt_are_all_stored(make_bench: Make) -> None:
         assert row.completion_tokens == sum(one["tokens"] for one in completions)
 
 
+def test_a_prompt_that_is_no_chat_is_read_without_a_template_or_a_system_prompt(
+    make_bench: Make, database: Database
+) -> None:
+    prompts = [NewPrompt(((RAW, "go on"),)), NewPrompt(((RAW, "x" * 5_000),))]
+    with database.begin() as conn:
+        stored = intake.create_batch(conn, jobs.new_batch(system="be brief"), prompts)
+
+    rows, _ = make_bench().work(stored)
+
+    assert [(row.text, row.error_code) for row in rows] == [
+        ("echo: go on", None),
+        (None, "context_length_exceeded"),
+    ]
+    assert rows[0].prompt_tokens == len("go on")
+
+
+def test_tokens_are_counted_without_the_engine_and_without_an_admission(
+    make_bench: Make, database: Database
+) -> None:
+    prompts = [NewPrompt(((RAW, "one two"),)), NewPrompt(((RAW, "x" * 5_000),))]
+    asked: dict[str, object] = {"mode": "count", "choices": ["no", "yes"], "use_cache": True}
+    with database.begin() as conn:
+        stored = intake.create_batch(conn, jobs.new_batch(params=asked), prompts)
+    bench = make_bench()
+
+    rows, details = bench.work(stored)
+
+    assert [(row.text, row.error_code) for row in rows] == [
+        ("", None),
+        (None, "context_length_exceeded"),
+    ]
+    assert [(row.prompt_tokens, row.completion_tokens) for row in rows] == [(7, 0), (5_000, 0)]
+    assert details == [{"choices": {"no": [*b"no"], "yes": [*b"yes"]}}, None]
+    assert bench.shards.engine.stats().steps == 0
+    assert bench.shards.reuse.stats() == {"cache_hits": 0, "cache_misses": 0, "saved_tokens": 0}
+    with database.begin() as conn:
+        attempts = conn.execute(text("SELECT sum(attempts) FROM requests")).scalar_one()
+    assert attempts == 0
+
+
+def test_prompts_of_one_shard_are_asked_each_for_itself(
+    make_bench: Make, database: Database
+) -> None:
+    score: dict[str, object] = {"mode": "score", "choices": ["good", "bad"]}
+    asked: list[dict[str, object] | None] = [
+        {"n": 2},
+        score,
+        None,
+        {"max_tokens": 1},
+        {"mode": "count"},
+    ]
+    prompts = [NewPrompt((("user", "one two three"),), params=one) for one in asked]
+    with database.begin() as conn:
+        batch = intake.create_batch(conn, jobs.new_batch(params={"max_tokens": 2}), prompts)
+    shards = make_bench().shards
+
+    (lease,) = shards.claim(Lane.BULK)
+    shards.run(lease)
+
+    with database.begin() as conn:
+        rows = reading.results(conn, batch.id, 0, 9)
+        details = reading.details(conn, batch.id, 0, 9)
+    assert [row.error_code for row in rows] == [None] * 5
+    assert json.loads(details[0]).keys() == {"completions"}
+    assert json.loads(details[1]).keys() == {"probabilities", "scores"}
+    assert rows[1].text in ("good", "bad")
+    assert details.keys() == {0, 1}
+    assert [row.completion_tokens for row in rows[2:]] == [2, 1, 0]
+
+
+def test_a_chat_that_was_too_long_says_how_many_turns_were_dropped(
+    make_bench: Make, database: Database
+) -> None:
+    bench = make_bench()
+    for number in range(4):  # the fake model reads 4,096 bytes
+        say(database, "talk", f"{number} {'word ' * 250}")
+        (lease,) = bench.shards.claim(Lane.EXPRESS)
+        bench.shards.run(lease)
+    with database.begin() as conn:
+        batches = conn.execute(text("SELECT batch_id FROM messages ORDER BY created_at")).scalars()
+        found = [reading.details(conn, batch, 0, 1).get(0) for batch in batches]
+
+    assert found[:3] == [None, None, None]
+    assert json.loads(str(found[3])) == {"dropped_turns": 1}
+
+
 class Strange(FakeCodec):
-    """Has no tokens for one label, and refuses another."""
+    """Has no tokens for one label, refuses another, and breaks at a third."""
 
     def encode_answer(self, text: str) -> tuple[int, ...]:
         if text == "refused":
             raise InvalidRequest("This model's tokenizer cannot write 'refused'.")
+        if text == "broken":
+            raise RuntimeError(text)
         return () if text == "nothing" else super().encode_answer(text)
 
 
@@ -210,6 +316,26 @@ def test_a_shard_that_is_refused_as_a_whole_leaves_room_for_the_next(make_bench:
     bench.run(params=params)
 
     assert bench.shards.room.is_set()
+
+
+def test_a_shard_that_cannot_be_begun_takes_no_other_of_its_claim_along(
+    make_bench: Make, database: Database
+) -> None:
+    bench = make_bench(Strange())
+    for label in ("good", "broken", "bad"):
+        params = {"mode": "score", "choices": ["good", label]}
+        jobs.store(database, 1, lane=Lane.EXPRESS, params=params)
+    claimed = bench.shards.claim(Lane.EXPRESS)
+
+    with pytest.raises(RuntimeError, match="broken"):
+        run_all(bench.shards, claimed)
+
+    assert bench.held.all() == []
+    with database.begin() as conn:
+        shards = conn.execute(text("SELECT state FROM shards ORDER BY id")).scalars().all()
+        attempts = conn.execute(text("SELECT attempts FROM requests ORDER BY shard_id"))
+        assert attempts.scalars().all()[2] == 0
+    assert shards == ["done", "leased", "ready"]  # the second is free when its lease runs out
 
 
 def test_only_a_claim_that_the_database_answered_counts_as_one(make_bench: Make) -> None:

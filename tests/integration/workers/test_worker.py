@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 
-from storage import lifecycle
+from storage import fleet, lifecycle
 from storage.database import Database
 from storage.states import BatchStatus, Lane
 from tests.support.redis import redis_server
@@ -28,6 +29,13 @@ def repeats(database: Database, batch_id: str) -> int:
         return int(conn.execute(query, {"id": batch_id}).scalar_one())
 
 
+def told(jobs: Jobs) -> dict[str, Any]:
+    """What the worker last said of itself."""
+    with jobs.database.begin() as conn:
+        (worker,) = fleet.workers(conn)
+    return dict(worker.stats)
+
+
 def assert_one_good_outcome_each(jobs: Jobs, batch_id: str, prompts: int) -> None:
     batch = jobs.get(batch_id)
     assert (batch.status, batch.completed, batch.failed) == (BatchStatus.COMPLETED, prompts, 0)
@@ -43,6 +51,10 @@ def test_a_worker_finishes_a_job_by_itself_when_no_message_ever_comes(
     processes.start("worker", PENSTOCK_BROKER__URL="redis://127.0.0.1:1/0")
     until("the job ends", lambda: jobs.finished(batch))
     assert_one_good_outcome_each(jobs, batch, 200)
+    counted = {"boot", "engine_seconds", "peak_memory", "prefix_tokens", "saved_rows"}
+    until("it tells what that cost", lambda: counted <= told(jobs).keys())
+    until("it has told of all", lambda: told(jobs)["tokens_out"] >= 400)
+    assert told(jobs)["engine_seconds"] > 0
 
 
 def test_a_job_that_comes_after_its_broker_died_is_done_all_the_same(

@@ -10,7 +10,7 @@ import pytest
 from batching.requests import Completion, EngineOutcome
 from models.runner import FinishReason, TokenLogprob
 from penstock.errors import PromptError
-from workers.outcomes import LOWEST, as_outcome, softmax
+from workers.outcomes import LOWEST, as_outcome, softmax, with_dropped
 
 STOP, LENGTH = FinishReason.STOP, FinishReason.LENGTH
 
@@ -54,6 +54,21 @@ def test_a_scored_prompt_is_answered_by_the_likeliest_label() -> None:
     assert probabilities["b"] / probabilities["a"] == pytest.approx(math.exp(3))
 
 
+def test_by_the_mean_of_its_tokens_a_long_label_has_no_handicap() -> None:
+    choices = ((1,), (1, 2, 3, 4))
+    told = EngineOutcome("1", "", STOP, 5, 0, scores=(-2.0, -4.0), choices=choices)
+
+    mean = as_outcome(0, told, ("short", "long"), length_normalized=True)
+
+    assert as_outcome(0, told, ("short", "long")).text == "short"
+    assert (mean.text, mean.detail is not None) == ("long", True)
+    detail = json.loads(mean.detail or "")
+    assert detail["scores"] == {"short": -2.0, "long": -1.0}
+    assert detail["probabilities"]["long"] / detail["probabilities"]["short"] == pytest.approx(
+        math.exp(1)
+    )
+
+
 def test_probabilities_of_what_is_very_unlikely_still_sum_to_one() -> None:
     assert softmax([-5_000.0, -5_001.0]) == pytest.approx([0.7310585, 0.2689414])
     assert softmax([-math.inf, -3.0]) == [0.0, 1.0]
@@ -93,3 +108,21 @@ def test_log_probabilities_have_openais_shape_and_no_infinity() -> None:
     listed = detail_of(double)["completions"]
     assert isinstance(listed, list)
     assert [completion["logprobs"] for completion in listed] == [shown, shown]
+
+
+def test_turns_that_were_dropped_are_told_beside_whatever_else_there_is() -> None:
+    drawn = (Completion("hi", STOP, 2, (TokenLogprob("hi", -0.5),)),)
+    told = as_outcome(0, EngineOutcome("1", "hi", STOP, 5, 2, completions=drawn))
+
+    dropped = with_dropped(told, 3).detail
+
+    assert dropped is not None and told.detail is not None
+    assert json.loads(dropped) == {**json.loads(told.detail), "dropped_turns": 3}
+    assert with_dropped(told, 0) == told
+
+
+def test_what_was_dropped_of_an_equal_prompt_is_not_told_of_this_one() -> None:
+    plain = as_outcome(0, EngineOutcome("1", "hi", STOP, 5, 2))
+
+    assert plain.detail is None
+    assert with_dropped(with_dropped(plain, 3), 0) == plain

@@ -90,3 +90,12 @@ def test_labels_that_are_scored_constrain_nothing() -> None:
     assert params.labels(scored) == ("yes", "no")
     assert params.sampling_params(scored).constraint is None
     assert params.labels(stored(choices=["yes", "no"])) == ()
+
+
+def test_what_is_only_counted_is_neither_drawn_nor_reused() -> None:
+    counted = stored(mode="count", choices=["yes", "no"], temperature=0, use_cache=True)
+
+    assert params.counts(counted) and not params.counts(stored())
+    assert params.labels(counted) == ("yes", "no")
+    assert params.sampling_params(counted).constraint is None
+    assert not params.reusable(counted)
