@@ -17,10 +17,12 @@ from api.errors import BodyTimeout, UnsupportedMedia
 from penstock.errors import InvalidRequest, Overloaded, TooLarge
 
 READ_TIMEOUT: Final = 30.0  # seconds without a byte
+PATIENCE: Final = 60.0  # seconds for a small body, however it drips
+SLOWEST: Final = 20_000  # bytes a second, on the whole, of what takes longer
 
 
 class Hold:
-    """One request's share of the budget."""
+    """One request's or socket's share of the budget."""
 
     def __init__(self, budget: BodyBudget) -> None:
         self._budget = budget
@@ -32,6 +34,11 @@ class Hold:
             raise Overloaded("Too many bytes of requests are being read at once.")
         self._budget.used += count
         self.bytes += count
+
+    def give(self, count: int) -> None:
+        """Back, of what was taken."""
+        self._budget.used -= count
+        self.bytes -= count
 
 
 class BodyBudget:
@@ -56,13 +63,16 @@ async def read_body(request: Request, hold: Hold, limit: int) -> bytearray:
     body = bytearray()
     clock = asyncio.get_running_loop().time
     try:
+        patient_until = clock() + PATIENCE
         async with asyncio.timeout(READ_TIMEOUT) as deadline:
             async for chunk in request.stream():
                 hold.take(len(chunk))
                 if len(body) + len(chunk) > limit:
                     raise _too_large(limit)
                 body += chunk
-                deadline.reschedule(clock() + READ_TIMEOUT)
+                deadline.reschedule(
+                    min(clock() + READ_TIMEOUT, patient_until + len(body) / SLOWEST)
+                )
     except TimeoutError:
         raise BodyTimeout from None
     return body
@@ -75,6 +85,11 @@ def _check_headers(headers: Headers, limit: int) -> None:
         media.startswith("application/") and media.endswith("+json")
     ):
         raise UnsupportedMedia(param="Content-Type")
+    check_length(headers, limit)
+
+
+def check_length(headers: Headers, limit: int) -> None:
+    """Refuse a body that is encoded, or says that it is too large."""
     if headers.get("content-encoding", "identity").strip().lower() != "identity":
         raise UnsupportedMedia(param="Content-Encoding")
     length = headers.get("content-length", "0")

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import re
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 from fastapi import Depends, Header, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from api.batch_reader import BatchReader
 from api.body import BodyBudget
+from api.callers import DEFAULT_OWNER as DEFAULT_OWNER
+from api.callers import Caller, Callers
+from api.callers import hash_key as hash_key
 from api.config import ApiConfig
+from api.current import current
 from api.intake import check_idempotency_key
 from api.metrics import Metrics
 from api.offload import Offload
+from api.pieces import Pieces
 from api.probes import Probes
+from api.rates import RateLimiter
 from api.waiting import Waiters
-from penstock.errors import NotFound, Unauthorized
+from penstock.errors import NotFound
+from penstock.keys import Scope
+from storage.blobs import Blobs
 from workers.queues import WakeUps
 
-DEFAULT_OWNER: Final = "default"
+if TYPE_CHECKING:
+    from api.departures import Departures
+
 BATCH_ID: Final = re.compile(r"(batch|chat)_[0-9a-f]{32}")
 
 
@@ -36,11 +45,12 @@ class Parts:
     budget: BodyBudget
     metrics: Metrics
     probes: Probes
-
-
-def hash_key(key: str) -> bytes:
-    """How keys are kept and compared."""
-    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+    blobs: Blobs
+    reader: BatchReader
+    callers: Callers
+    rates: RateLimiter
+    pieces: Pieces
+    departures: Departures
 
 
 def get_parts(request: Request) -> Parts:
@@ -48,22 +58,37 @@ def get_parts(request: Request) -> Parts:
     return parts
 
 
-bearer = HTTPBearer(auto_error=False, description="One of the configured keys.")
+bearer = HTTPBearer(auto_error=False, description="A key of `penstock keys`, or of the settings.")
 
 
-def get_owner(
+async def get_caller(
     parts: Annotated[Parts, Depends(get_parts)],
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
-) -> str:
-    """Whose request this is. Compares with every key, in constant time."""
-    accepted = parts.config.key_hashes
-    if not accepted:
-        return DEFAULT_OWNER
-    given = hash_key(credentials.credentials) if credentials else b""
-    # A list, so that no comparison is skipped.
-    if not any([hmac.compare_digest(given, known) for known in accepted]):
-        raise Unauthorized
-    return DEFAULT_OWNER
+) -> Caller:
+    """Who asks; counted as one request of theirs."""
+    return await caller_of(parts, credentials.credentials if credentials else None)
+
+
+async def get_owner(caller: Annotated[Caller, Depends(get_caller)]) -> str:
+    """Whose request this is."""
+    return caller.owner
+
+
+async def owner_of(parts: Parts, key: str | None, *scopes: Scope) -> str:
+    """Whose key this is, where no header can bear it. Raises `Unauthorized`, `Forbidden`."""
+    caller = await caller_of(parts, key)
+    caller.require(*scopes)
+    return caller.owner
+
+
+async def caller_of(parts: Parts, key: str | None) -> Caller:
+    """Whose key this is, counted as a request. Raises `Unauthorized`, `LimitReached`."""
+    caller = await parts.callers.identify(key)
+    noted = current()
+    noted.owner, noted.rates = caller.owner, caller.rates
+    if caller.rates.requests is not None:
+        await parts.rates.charge(caller.owner, "requests", caller.rates.requests)
+    return caller
 
 
 def get_batch_id(request_id: str) -> str:

@@ -65,6 +65,16 @@ class ChatUnanswered(e.Overloaded):
         self.request_id = request_id
 
 
+class Interrupted(e.Conflict):
+    """The prompt was run again and says something else than before; poll its request_id."""
+
+    code = "interrupted"
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__()
+        self.request_id = request_id
+
+
 BAD_PROMPT: Final = frozenset(
     {
         PromptError.EMPTY,
@@ -90,6 +100,7 @@ STATUSES: Final[Mapping[type[e.PenstockError], int]] = {
     e.Conflict: 409,
     e.TooLarge: 413,
     e.Unauthorized: 401,
+    e.Forbidden: 403,
     e.LimitReached: 429,
     e.Unavailable: 503,
     e.ModelError: 503,
@@ -106,7 +117,7 @@ class Problem:
     message: str
     param: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
-    extra: Mapping[str, str] = field(default_factory=dict)
+    extra: Mapping[str, object] = field(default_factory=dict)
 
 
 def problem_of(error: e.PenstockError) -> Problem:
@@ -168,15 +179,20 @@ def respond(problem: Problem, request_id: str) -> Response:
         status=status,
         detail=problem.message,
         instance=f"urn:penstock:request:{request_id}",
-        error=ErrorDetail(
-            message=problem.message,
-            type=_openai_type(status),
-            param=problem.param,
-            code=problem.code,
-        ),
+        error=error_detail(problem),
     )
     content = json.dumps({**body.model_dump(), **problem.extra}).encode()
     return Response(content, status, dict(problem.headers), MEDIA_TYPE)
+
+
+def error_detail(problem: Problem) -> ErrorDetail:
+    """What an OpenAI client reads of it."""
+    return ErrorDetail(
+        message=problem.message,
+        type=_openai_type(problem.status),
+        param=problem.param,
+        code=problem.code,
+    )
 
 
 def _openai_type(status: int) -> str:

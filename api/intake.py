@@ -6,11 +6,12 @@ Knows no HTTP and no SQL.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from api.errors import invalid_fields, printable
 from api.json_body import memory_of, parse_object
@@ -22,10 +23,9 @@ from storage.records import Messages, NewPrompt
 from storage.text import is_storable
 from workers.params import constraint
 
+Model = TypeVar("Model", bound=BaseModel)
 Fields = TypeVar("Fields", bound=SamplingFields)
 
-#: In the contract, and not built yet: refused by name, never ignored. Null is absent.
-NOT_YET: Final = frozenset({"callback_url"})
 ROLES: Final = frozenset({"system", "user", "assistant"})
 MAX_KEY: Final = 255  # characters of an Idempotency-Key
 
@@ -56,20 +56,29 @@ def parse_job(body: bytearray, max_prompts: int) -> ParsedJob:
 def parse_fields(schema: type[Fields], members: dict[str, object]) -> Fields:
     """Check all that is not a list of prompts. The first wrong field is named in the error; a
     schema or a regular expression that nothing can follow is one, too."""
-    for name in NOT_YET & members.keys():
-        if members.pop(name) is not None:
-            raise InvalidRequest(f"`{name}` is not supported yet.", param=name)
-    known = schema.model_fields
-    given = {k: v for k, v in members.items() if v is not None or k not in known}
-    _check_texts(given)
-    try:
-        fields = schema.model_validate(given)
-    except ValidationError as error:
-        found = error.errors(include_url=False, include_context=False, include_input=False)
-        raise invalid_fields(found) from None
+    fields = validated(schema, members)
     if (wanted := constraint(sampling_params(fields))) is not None:
         check_constraint(wanted)
     return fields
+
+
+def validated(schema: type[Model], members: dict[str, object]) -> Model:
+    """The members as `schema` has them; null is absent. The first wrong one is named in the
+    error."""
+    known = schema.model_fields
+    given = {k: v for k, v in members.items() if v is not None or k not in known}
+    _check_texts(given)
+    return checked(schema, given)
+
+
+def checked(schema: type[Model], members: dict[str, object]) -> Model:
+    """The members as `schema` has them, null included. The first wrong one is named in the error,
+    an `InvalidRequest`."""
+    try:
+        return schema.model_validate(members)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        raise invalid_fields(found) from None
 
 
 def _check_texts(members: dict[str, object]) -> None:
@@ -88,10 +97,15 @@ def _check_texts(members: dict[str, object]) -> None:
 
 
 def sampling_params(fields: SamplingFields) -> dict[str, object]:
-    """The parameters of sampling alone, as they are stored."""
-    return fields.model_dump(
+    """The parameters of sampling alone, as they are stored: a JSON schema as its text, since the
+    order of its properties is that of the answer, and JSONB keeps none."""
+    found = fields.model_dump(
         include=set(SamplingFields.model_fields), by_alias=True, exclude_none=True
     )
+    wanted = fields.response_format
+    if wanted is not None and wanted.json_schema is not None:
+        found["response_format"]["json_schema"]["schema"] = json.dumps(wanted.json_schema.schema_)
+    return found
 
 
 def check_idempotency_key(key: str | None) -> str | None:

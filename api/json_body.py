@@ -18,6 +18,8 @@ MAX_MARKS: Final = 20_000_000
 BYTES_OF_A_MARK: Final = 60
 #: One element holds the interpreter until it is read, and only nesting makes that long.
 MAX_OPENINGS: Final = 2_000_000
+#: Bytes that one of text may take: a control character is written \u0000.
+JSON_FACTOR: Final = 6
 SPACE: Final = re.compile(r"[ \t\n\r]*")
 
 
@@ -103,8 +105,9 @@ def parse_object(
     except UnicodeDecodeError:
         raise MalformedBody("The body is not valid UTF-8.") from None
     except json.JSONDecodeError as error:
+        what = error.msg.removesuffix(" at")
         raise MalformedBody(
-            f"The body is not valid JSON: {error.msg} at character {error.pos}."
+            f"The body is not valid JSON: {what} at character {error.pos}."
         ) from None
     except RecursionError:
         raise MalformedBody("The body is nested too deeply.") from None

@@ -6,12 +6,12 @@ A worker's figures are exported under their own names, whatever it says of itsel
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
@@ -27,7 +27,13 @@ NAMES: Final = {
     "time_per_token": "penstock_worker_time_per_token_seconds",
     "oldest_waiting": "penstock_worker_queue_age_seconds",
     "last_step_age": "penstock_worker_last_step_age_seconds",
+    "peak_memory": "penstock_worker_peak_memory_bytes",
+    "energy": "penstock_worker_energy_joules",
 }
+#: Figures of a worker that only grow, from its start on.
+COUNTS: Final = frozenset(
+    {"lease_losses", "repeats", "engine_seconds", "energy", "prefix_tokens", "saved_rows"}
+)
 BUCKETS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
 
@@ -38,7 +44,8 @@ class Snapshot:
     up: bool
     lanes: list[LaneDepth]
     workers: list[WorkerRecord]
-    conversations: int
+    active: int  #: conversations
+    webhooks: Mapping[str, int] = field(default_factory=dict)  #: attempts by outcome
 
 
 class Metrics:
@@ -95,9 +102,12 @@ class _Collected(CollectorRegistry):
         if self._snapshot.up:
             yield from _lanes(self._snapshot.lanes)
             yield from _workers(self._snapshot.workers)
-            active = GaugeMetricFamily("active_conversations", "Conversations stored.")
-            active.add_metric([], self._snapshot.conversations)
+            active = GaugeMetricFamily(
+                "active_conversations", "Conversations that had a turn in the last hour."
+            )
+            active.add_metric([], self._snapshot.active)
             yield active
+            yield _webhooks(self._snapshot.webhooks)
 
 
 def _lanes(lanes: Iterable[LaneDepth]) -> Iterator[Metric]:
@@ -118,8 +128,19 @@ def _lanes(lanes: Iterable[LaneDepth]) -> Iterator[Metric]:
     yield from (depth, age, shards)
 
 
+def _webhooks(outcomes: Mapping[str, int]) -> Metric:
+    attempts = CounterMetricFamily(
+        "penstock_webhook_attempts",
+        "Attempts to deliver events, by what came of them.",
+        labels=["outcome"],
+    )
+    for outcome in ("delivered", "retried", "dead"):
+        attempts.add_metric([outcome], outcomes.get(outcome, 0))
+    return attempts
+
+
 def _workers(workers: list[WorkerRecord]) -> Iterator[Metric]:
-    families: dict[str, GaugeMetricFamily] = {}
+    families: dict[str, GaugeMetricFamily | CounterMetricFamily] = {}
     for worker in workers:
         figures = {**worker.stats, "heartbeat_age_seconds": worker.age}
         for name, value in sorted(figures.items()):
@@ -133,8 +154,9 @@ def _workers(workers: list[WorkerRecord]) -> Iterator[Metric]:
     yield from families.values()
 
 
-def _worker_family(name: str) -> GaugeMetricFamily:
-    return GaugeMetricFamily(
+def _worker_family(name: str) -> GaugeMetricFamily | CounterMetricFamily:
+    family = CounterMetricFamily if name in COUNTS else GaugeMetricFamily
+    return family(
         NAMES.get(name, f"penstock_worker_{name}"),
         f"`{name}` as the worker last said it.",
         labels=["slot", "model", "lane"],

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 import traceback
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api import current
 from api.errors import Problem, internal_problem, respond
+from penstock.errors import Unavailable
 from penstock.hosts import is_loopback
 from penstock.ids import new_id
 from penstock.telemetry import get_logger
@@ -20,27 +23,50 @@ log = get_logger(__name__)
 HEADER: Final = "X-Request-ID"
 SANE: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 FRAMES: Final = 5  # of a traceback, innermost
+CONNECTIONS: Final = ("http", "websocket")
+STARTS: Final = ("http.response.start", "websocket.accept", "websocket.http.response.start")
+READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})  # what they answer no foreign page gets
+INTERNAL_ERROR: Final = 1011  # a WebSocket's code
 
 
 class OwnNamesOnly:
-    """Refuses requests that were sent to a name other than this machine's own."""
+    """Refuses requests that were sent to a name other than this machine's own, and whatever may
+    change something or opens a WebSocket for the page of another machine (browsers send a form's
+    post and open a socket without asking first), as long as nobody is asked for a key."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, asks_for_keys: Callable[[], Awaitable[bool]]) -> None:
         self._app = app
+        self._asks_for_keys = asks_for_keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or is_loopback(_host_of(Headers(scope=scope))):
+        refused = _refusal(scope) if scope["type"] in CONNECTIONS else None
+        if refused is None or await self._is_guarded():
             await self._app(scope, receive, send)
             return
-        refused = Problem(
-            400, "unknown_host", "Without keys only localhost is answered.", param="Host"
-        )
         await respond(refused, scope["penstock.request_id"])(scope, receive, send)
 
+    async def _is_guarded(self) -> bool:
+        try:
+            return await self._asks_for_keys()
+        except Unavailable:
+            return False
 
-def _host_of(headers: Headers) -> str:
-    """The host a client asked for, without its port."""
-    host = headers.get("host", "")
+
+def _refusal(scope: Scope) -> Problem | None:
+    headers = Headers(scope=scope)
+    if not is_loopback(_without_port(headers.get("host", ""))):
+        message = "Without keys only localhost is answered."
+        return Problem(400, "unknown_host", message, param="Host")
+    origin = headers.get("origin")
+    if origin is None or scope.get("method") in READING:  # a WebSocket has no method
+        return None
+    if not is_loopback(_without_port(origin.partition("://")[2])):
+        message = "Without keys only pages of this machine may do more than read."
+        return Problem(403, "unknown_origin", message, param="Origin")
+    return None
+
+
+def _without_port(host: str) -> str:
     return host.partition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
 
 
@@ -51,7 +77,8 @@ class RequestContext:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        noted = current.begin()
+        if scope["type"] not in CONNECTIONS:
             await self._app(scope, receive, send)
             return
         given = Headers(scope=scope).get(HEADER, "")
@@ -61,9 +88,11 @@ class RequestContext:
 
         async def tagged(message: Message) -> None:
             nonlocal started
-            if message["type"] == "http.response.start":
+            if message["type"] in STARTS:
                 started = True
-                MutableHeaders(scope=message)[HEADER] = request_id
+                headers = MutableHeaders(scope=message)
+                headers[HEADER] = request_id
+                headers.update(noted.headers)
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request=request_id):
@@ -73,7 +102,9 @@ class RequestContext:
                 _log_failure(error)
                 # After a started answer the server closes the connection, which is the only way
                 # left to say that it is not whole.
-                if not started:
+                if started and scope["type"] == "websocket":
+                    await send({"type": "websocket.close", "code": INTERNAL_ERROR})
+                elif not started:
                     await respond(internal_problem(), request_id)(scope, receive, tagged)
 
 

@@ -10,20 +10,30 @@ from pydantic.json_schema import models_json_schema
 
 from api.errors import MEDIA_TYPE
 from penstock.schemas.batch import BatchRequest
+from penstock.schemas.cache import CacheSet
 from penstock.schemas.chat import ChatRequest
 from penstock.schemas.errors import ErrorBody
+from penstock.schemas.model_service import LoadRequest, ModelChatRequest
+from penstock.schemas.openai import ChatCompletionRequest, TextCompletionRequest
+from penstock.schemas.openai_batches import BatchCreate
+from penstock.schemas.webhooks import EndpointChanges, NewEndpoint, RotateSecret
 
 REF: Final = "#/components/schemas/{model}"
 
+#: Of routes that answer as OpenAI does (`api.openai_errors`).
+OPENAI_TAGS: Final = frozenset({"openai", "files", "batches"})
+
 DESCRIPTIONS: Final = {
-    400: "The body is not valid JSON.",
+    400: "The body is not valid JSON; where OpenAI's clients ask, also: a field is wrong.",
     401: "No key, or an unknown one.",
+    403: "The key lacks the scope.",
     404: "Unknown, or another owner's.",
+    408: "The body did not arrive in time.",
     409: "Not possible in the present state.",
     413: "The body is larger than the limit.",
     415: "Not application/json.",
     422: "A field is wrong, or the Idempotency-Key was used with another body.",
-    429: "You have as much in the queue as you may have: see Retry-After.",
+    429: "Over a limit of the queue or of the minute: see Retry-After.",
     503: "Overloaded, or a store is away: see Retry-After.",
 }
 
@@ -70,14 +80,31 @@ CHAT_EXAMPLES: Final = {
     "a question": {"value": {"message": "What does shutil.copytree do?", "max_tokens": 64}},
     "without waiting": {"value": {"message": "Tell me a story.", "wait": False}},
 }
+CACHE_EXAMPLES: Final = {
+    "a value": {"value": {"key": "last-topic", "value": {"topic": "json"}, "ttl": 600}}
+}
+
+MODEL_CHAT_EXAMPLES: Final = {
+    "a second question": {
+        "value": {
+            "message": "And how do I copy a folder?",
+            "history": [
+                {"role": "user", "content": "How do I copy a file?"},
+                {"role": "assistant", "content": "With shutil.copy."},
+            ],
+        }
+    }
+}
+LOAD_EXAMPLES: Final = {"another model": {"value": {"model_name": "penstock-tiny"}}}
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """`responses=` of a route that may answer with these."""
+    """`responses=` of a route that may answer with these; one that reads a body (413) may wait for
+    it in vain."""
     schema = {"schema": {"$ref": REF.format(model="ErrorBody")}}
     return {
         status: {"description": DESCRIPTIONS[status], "content": {MEDIA_TYPE: schema}}
-        for status in sorted({401, 503, *statuses})
+        for status in sorted({401, 403, 429, 503, *statuses, *({408} if 413 in statuses else ())})
     }
 
 
@@ -99,6 +126,15 @@ def install(app: FastAPI) -> None:
             [
                 (BatchRequest, "validation"),
                 (ChatRequest, "validation"),
+                (BatchCreate, "validation"),
+                (NewEndpoint, "validation"),
+                (EndpointChanges, "validation"),
+                (RotateSecret, "validation"),
+                (CacheSet, "validation"),
+                (LoadRequest, "validation"),
+                (ModelChatRequest, "validation"),
+                (ChatCompletionRequest, "validation"),
+                (TextCompletionRequest, "validation"),
                 (ErrorBody, "serialization"),
             ],
             ref_template=REF,
@@ -111,7 +147,9 @@ def install(app: FastAPI) -> None:
             for operation in path.values():
                 # FastAPI's own idea of a 422, which is never sent here.
                 if "HTTPValidationError" in str(operation["responses"].get("422")):
-                    operation["responses"]["422"] = errors(422)[422]
+                    del operation["responses"]["422"]
+                    status = 422 if OPENAI_TAGS.isdisjoint(operation["tags"]) else 400
+                    operation["responses"][str(status)] = errors(status)[status]
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Final, TypeVar
 
 import anyio
@@ -24,10 +24,10 @@ OK: Final = "ok"
 class Probes:
     """Has threads of its own: readiness is asked most when all others are busy."""
 
-    def __init__(self, database: Database, wake_ups: WakeUps, model: str) -> None:
+    def __init__(self, database: Database, wake_ups: WakeUps, models: Set[str]) -> None:
         self._database = database
         self._wake_ups = wake_ups
-        self._model = model
+        self._models = models
         self._threads = CapacityLimiter(4)
 
     async def check(self) -> dict[str, str]:
@@ -44,9 +44,9 @@ class Probes:
     def _judge(self, workers: list[WorkerRecord] | None) -> str:
         if workers is None:
             return "unknown: the database does not answer"
-        if any(worker.model == self._model for worker in workers):
+        if any(worker.model in self._models for worker in workers):
             return OK
-        return f"no live worker serves {self._model}"
+        return f"no live worker serves {' or '.join(sorted(self._models))}"
 
     def _live_workers(self) -> list[WorkerRecord]:
         with self._database.begin() as conn:

@@ -7,7 +7,8 @@ as a whole. Knows no HTTP.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
+from array import array
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from typing import Final
 
@@ -23,8 +24,43 @@ FIRST_PAGE: Final = 64  # prompts read at once, before it is known how long thei
 FIRST_DETAILS: Final = 8  # details read at once: one may have megabytes
 MAX_PAGE: Final = 1_000
 PAGE_BYTES: Final = 1_000_000  # of one piece; a slow client's is held until it is taken
+FLAGS: Final = 100_000  # prompts of one piece of what is told of each in few bytes
 
 RenderPage = Callable[[int, int, Connection], bytes]
+
+
+class _Beside:
+    """What pages of responses leave for the members that come after them: what has failed, what is
+    an answer to an equal prompt, and the tokens in and out, -1 where there is no outcome."""
+
+    def __init__(self, first: int, stop: int) -> None:
+        self._first = first
+        self.errors: list[bytes] = []
+        self._reused = bytearray(stop - first)
+        self._tokens = array("i", [-1]) * (2 * (stop - first))
+
+    def note(self, row: ResultRow) -> None:
+        at = row.position - self._first
+        self._tokens[2 * at], self._tokens[2 * at + 1] = row.prompt_tokens, row.completion_tokens
+        if row.error_code is None:
+            self._reused[at] = row.from_cache
+        else:
+            self.errors.append(_render_error(row))
+
+    def tokens(self) -> Iterator[bytes]:
+        """As pieces of a list."""
+        for start in range(0, len(self._reused), FLAGS):
+            counts = iter(self._tokens[2 * start : 2 * (start + FLAGS)])
+            told = (f"[{one}, {two}]" for one, two in zip(counts, counts, strict=True))
+            listed = ", ".join("null" if one == "[-1, -1]" else one for one in told)
+            yield (b", " if start else b"") + listed.encode()
+
+    def reused(self) -> Iterator[bytes]:
+        """As pieces of a list; none where nothing is."""
+        if not any(self._reused):
+            return
+        for start in range(0, len(self._reused), FLAGS):
+            yield (b", " if start else b"") + _flags(self._reused[start : start + FLAGS])
 
 
 def is_finished(batch: Batch) -> bool:
@@ -65,6 +101,7 @@ def result_of(batch: Batch, offset: int | None = None) -> BatchResult:
             prompt_tokens=batch.prompt_tokens,
             completion_tokens=batch.completion_tokens,
             total_tokens=batch.prompt_tokens + batch.completion_tokens,
+            saved_tokens=batch.saved_tokens,
         ),
         eta_seconds=_eta(batch),
         processing_time=_processing_time(batch),
@@ -99,11 +136,12 @@ def render_head(batch: Batch, offset: int | None = None) -> bytes:
 async def render(
     offload: Offload, batch: Batch, first: int, stop: int, offset: int | None
 ) -> AsyncIterator[bytes]:
-    """The job with its responses and errors at positions `first` to `stop`, as pieces of JSON; with
-    `details` where it asked for more than texts."""
-    errors: list[bytes] = []
+    """The job with its responses, tokens and errors at positions `first` to `stop`, as pieces of
+    JSON; with `details` where it asked for more than texts, `from_cache` where something was
+    reused."""
+    beside = _Beside(first, stop)
     opening = render_head(batch, offset)[:-1] + b', "responses": ['
-    read = partial(_render_page, batch.id, errors)
+    read = partial(_render_page, batch.id, beside)
     async for piece in _pages(offload, read, first, stop, FIRST_PAGE):
         yield opening + piece
         opening = b""
@@ -113,7 +151,11 @@ async def render(
         async for piece in _pages(offload, read, first, stop, FIRST_DETAILS):
             yield opening + piece
             opening = b""
-    yield opening + b'], "errors": [' + b", ".join(errors) + b"]}"
+    for name, pieces in (("tokens", beside.tokens()), ("from_cache", beside.reused())):
+        for number, piece in enumerate(pieces):
+            yield (b"" if number else opening + f'], "{name}": ['.encode()) + piece
+            opening = b""
+    yield opening + b'], "errors": [' + b", ".join(beside.errors) + b"]}"
 
 
 async def _pages(
@@ -137,24 +179,23 @@ async def resume(opening: list[bytes], pieces: AsyncIterator[bytes]) -> AsyncIte
         yield piece
 
 
-def _render_page(
-    batch_id: str, errors: list[bytes], start: int, end: int, conn: Connection
-) -> bytes:
-    """The responses; what has failed goes into `errors`."""
+def _render_page(batch_id: str, beside: _Beside, start: int, end: int, conn: Connection) -> bytes:
+    """The responses; the rest of what is told of each prompt goes `beside` them."""
     responses = [b"null"] * (end - start)
-    failures = []
     for row in reading.results(conn, batch_id, start, end - start):
         if row.error_code is None:
             responses[row.position - start] = _dump(row.text)
-        else:
-            failures.append(_render_error(row))
-    errors += failures
+        beside.note(row)
     return b", ".join(responses)
 
 
 def _render_details(batch_id: str, start: int, end: int, conn: Connection) -> bytes:
     found = reading.details(conn, batch_id, start, end - start)
     return b", ".join(found.get(position, "null").encode() for position in range(start, end))
+
+
+def _flags(marks: bytearray) -> bytes:
+    return b", ".join(b"true" if mark else b"false" for mark in marks)
 
 
 def _render_error(row: ResultRow) -> bytes:

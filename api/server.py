@@ -10,12 +10,15 @@ from typing import Any, Final
 import uvicorn
 from fastapi import FastAPI
 
+from api.connections import Connection, allow_open_files, hide_queries
 from penstock.errors import StackError
 
 BACKLOG: Final = 2048
 MAX_CONNECTIONS: Final = 4096  # beyond them uvicorn answers 503 by itself
 KEEP_ALIVE: Final = 30  # seconds
 GRACE: Final = 10  # seconds for requests that run when a signal comes
+UNTAKEN: Final = 60_000  # ms that a client may leave what was sent to it untaken
+MAX_MESSAGE: Final = 4 << 20  # bytes on a WebSocket; what a chat may have is checked by its route
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -29,6 +32,9 @@ def bind(host: str, port: int) -> socket.socket:
     # Its connections inherit this. asyncio sets it only on sockets that name their protocol, and
     # without it each answer on a kept connection waits 40 ms for the client's acknowledgement.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # Else who reads nothing, or is gone without a word, could hold a stream for hours.
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNTAKEN)
     return listener
 
 
@@ -48,7 +54,7 @@ def run(app: FastAPI, listener: socket.socket, on_shutdown: Callable[[], None]) 
     """Serve until SIGINT or SIGTERM, finish what runs, and return."""
     config = uvicorn.Config(
         app,
-        http="h11",
+        http=Connection,
         lifespan="on",
         log_config=None,
         access_log=False,
@@ -58,7 +64,11 @@ def run(app: FastAPI, listener: socket.socket, on_shutdown: Callable[[], None]) 
         limit_concurrency=MAX_CONNECTIONS,
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=GRACE,
+        ws_max_size=MAX_MESSAGE,
+        ws_per_message_deflate=False,  # memory for each client, and little to win on short texts
     )
+    hide_queries()
+    allow_open_files(2 * MAX_CONNECTIONS)
     # uvicorn repeats the signal to the handlers of before, which would end the process with an
     # error after a shutdown that went well.
     before: dict[int, Any] = {

@@ -29,8 +29,14 @@ class Watch:
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
+        self.news = True  #: of the job, since who waits last set it to False
 
     def ring(self) -> None:
+        self.news = True
+        self._event.set()
+
+    def nudge(self) -> None:
+        """Wake without news of the job: there is something else to see."""
         self._event.set()
 
     async def wait(self, seconds: float) -> bool:
@@ -81,11 +87,15 @@ class Waiters:
         """Clients that wait at this moment."""
         return self._count
 
+    def check_room(self) -> None:
+        """Raises `Overloaded` where nobody more may wait."""
+        if self._count >= self._most:
+            raise Overloaded("Too many clients are waiting for answers.")
+
     @contextmanager
     def watch(self, batch_id: str) -> Iterator[Watch]:
         """News of one job from now on. Look at the job after this, then wait."""
-        if self._count >= self._most:
-            raise Overloaded("Too many clients are waiting for answers.")
+        self.check_room()
         watch = Watch()
         with self._lock:
             self._count += 1

@@ -12,6 +12,12 @@ from tests.support.postgres import PostgresServer, postgres
 from tests.support.redis import flush, redis_server
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--fuzz-examples", type=int, help="Requests of each kind to each route; few by default."
+    )
+
+
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
     with postgres() as server:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from sqlalchemy import Connection
 from starlette.responses import JSONResponse
 
 from api import accepting, intake, openapi, results
 from api.body import read_body
-from api.dependencies import BatchId, IdempotencyKey, Owner, Parts, PartsDep
+from api.callers import Caller
+from api.dependencies import BatchId, IdempotencyKey, Owner, Parts, PartsDep, get_caller
+from api.scopes import needs
 from penstock.errors import NotFound
 from penstock.ids import new_id
+from penstock.keys import Scope
 from penstock.schemas.batch import Accepted, BatchResult, JobList
 from storage import lifecycle, overview
 from storage.records import Batch, NewBatch
@@ -25,8 +28,9 @@ router = APIRouter(tags=["jobs"])
     "/batch-generate",
     status_code=202,
     response_model=Accepted,
-    responses=openapi.errors(400, 404, 413, 415, 422, 429),
+    responses=openapi.errors(400, 404, 409, 413, 415, 422, 429),
     openapi_extra=openapi.body("BatchRequest", openapi.BATCH_EXAMPLES),
+    dependencies=[needs(Scope.JOBS)],
 )
 async def submit(
     request: Request, parts: PartsDep, owner: Owner, key: IdempotencyKey
@@ -41,6 +45,8 @@ async def submit(
         most = parts.config.max_prompts
         job = await parts.offload.parse(lambda: intake.parse_job(body, most))
         hold.take(job.memory)
+        if job.fields.callback_url is not None:
+            parts.config.receivers.parse(job.fields.callback_url, "callback_url")
         create = _creator(parts, owner, key, digest, job)
         stored = await accepting.store(parts, create, digest)
     return _accepted(stored)
@@ -56,7 +62,7 @@ def _creator(
             id=new_id("batch"),
             owner=owner,
             kind="batch",
-            model=accepting.resolve_model(conn, fields.model, parts.config.model),
+            model=accepting.resolve_model(conn, fields.model, parts.config),
             lane=Lane.BULK,
             params=intake.sampling_params(fields),
             system=fields.system,
@@ -65,6 +71,7 @@ def _creator(
             expires_in=fields.expires_in,
             idempotency_key=key,
             body_hash=digest,
+            callback_url=fields.callback_url,
         )
         prompts = intake.to_prompts(job.messages, parts.config.max_prompt_bytes)
         limits = parts.config.limits
@@ -81,7 +88,7 @@ def _accepted(stored: accepting.Stored) -> JSONResponse:
     return JSONResponse(answer.model_dump(mode="json"), 202, accepting.headers_of(stored))
 
 
-@router.get("/batch-generate", responses=openapi.errors(422))
+@router.get("/batch-generate", responses=openapi.errors(422), dependencies=[needs(Scope.JOBS)])
 async def list_jobs(
     parts: PartsDep, owner: Owner, limit: Annotated[int, Query(ge=1, le=500)] = 50
 ) -> JobList:
@@ -94,10 +101,17 @@ async def list_jobs(
     "/batch-generate/{request_id}/cancel",
     response_model=BatchResult,
     responses=openapi.errors(404),
+    dependencies=[needs(Scope.JOBS, Scope.CHAT)],
 )
-async def cancel(parts: PartsDep, owner: Owner, batch_id: BatchId) -> Response:
-    """Stop a job; finished results stay. Without effect on a finished job."""
-    batch = await parts.offload.read(lambda conn: lifecycle.request_cancel(conn, owner, batch_id))
+async def cancel(
+    parts: PartsDep, caller: Annotated[Caller, Depends(get_caller)], batch_id: BatchId
+) -> Response:
+    """Stop a job or a chat; finished results stay. Without effect on a finished one."""
+    if not batch_id.startswith("chat_"):
+        caller.require(Scope.JOBS)
+    batch = await parts.offload.read(
+        lambda conn: lifecycle.request_cancel(conn, caller.owner, batch_id)
+    )
     return _status_of(batch)
 
 
@@ -105,6 +119,7 @@ async def cancel(parts: PartsDep, owner: Owner, batch_id: BatchId) -> Response:
     "/batch-generate/{request_id}/retry-failed",
     response_model=BatchResult,
     responses=openapi.errors(404, 409),
+    dependencies=[needs(Scope.JOBS)],
 )
 async def retry_failed(parts: PartsDep, owner: Owner, batch_id: BatchId) -> Response:
     """Run the failed prompts of a finished job again; results that succeeded stay."""

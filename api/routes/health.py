@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST
 from sqlalchemy import Connection
 from starlette.responses import JSONResponse, Response
 
 from api import openapi
-from api.dependencies import DEFAULT_OWNER, Owner, PartsDep, get_owner
+from api.config import ApiConfig
+from api.dependencies import Owner, PartsDep
 from api.metrics import Snapshot
+from api.model_service import newest_serving
 from api.probes import OK
+from api.scopes import needs
 from penstock import __version__
 from penstock.errors import Unavailable
 from penstock.schemas.health import (
@@ -22,7 +25,7 @@ from penstock.schemas.health import (
     Stats,
     WorkerStats,
 )
-from storage import fleet, overview, reading
+from storage import conversations, deliveries, fleet, overview, reading, response_cache
 from storage.records import WorkerRecord
 
 router = APIRouter(tags=["health"])
@@ -50,30 +53,48 @@ async def readyz(parts: PartsDep) -> JSONResponse:
     return JSONResponse(body.model_dump(), 200 if ready else 503, headers)
 
 
-@router.get("/health", responses=openapi.errors(), dependencies=[Depends(get_owner)])
+@router.get("/health", responses=openapi.errors(), dependencies=[needs()])
 async def health(parts: PartsDep) -> Health:
     """Whether a model is loaded, and on what."""
-    model = parts.config.model
-    alive = await parts.offload.read(fleet.workers)
-    serving = [worker for worker in alive if worker.model == model]
+    alive, active, answers = await parts.offload.read(
+        lambda conn: (
+            fleet.workers(conn),
+            conversations.active_count(conn),
+            response_cache.size(conn),
+        )
+    )
+    newest = newest_serving(alive, parts.config)
     return Health(
-        status=OK if serving else "degraded",
-        model=model,
-        model_loaded=bool(serving),
+        status=OK if newest else "degraded",
+        model=newest.model if newest else parts.config.model,
+        model_loaded=newest is not None,
+        active_conversations=active,
         gpu_available=any(_text(w, "device", "").startswith("cuda") for w in alive),
-        cache_size=0,
+        cache_size=answers,
         workers=len(alive),
         version=__version__,
     )
 
 
-@router.get("/stats", responses=openapi.errors())
+@router.get("/stats", responses=openapi.errors(), dependencies=[needs()])
 async def stats(parts: PartsDep, owner: Owner) -> Stats:
     """Conversations, queue, model and workers in figures."""
-    now = await parts.offload.read(lambda conn: _snapshot(conn, owner))
+    now, own, answers = await parts.offload.read(
+        lambda conn: (
+            _snapshot(conn),
+            overview.conversation_count(conn, owner),
+            response_cache.size(conn),
+        )
+    )
     return Stats(
-        conversations=now.conversations,
-        cache=CacheStats(size=0, hits=0, misses=0),
+        conversations=own,
+        active_conversations=now.active,
+        cache=CacheStats(
+            size=answers,
+            hits=_total(now.workers, "cache_hits"),
+            misses=_total(now.workers, "cache_misses"),
+            saved_tokens=_total(now.workers, "saved_tokens"),
+        ),
         queue_depth=sum(lane.open_requests for lane in now.lanes),
         queue=[
             LaneStats(
@@ -86,7 +107,7 @@ async def stats(parts: PartsDep, owner: Owner) -> Stats:
             )
             for lane in now.lanes
         ],
-        model=_model_stats(parts.config.model, now.workers),
+        model=_model_stats(parts.config, now.workers),
         workers=[
             WorkerStats(
                 slot=worker.slot,
@@ -103,31 +124,29 @@ async def stats(parts: PartsDep, owner: Owner) -> Stats:
 async def metrics(parts: PartsDep) -> Response:
     """Prometheus. Without the database: this process's own figures."""
     try:
-        snapshot = await parts.offload.read(
-            lambda conn: _snapshot(conn, DEFAULT_OWNER), limit=SCRAPE_LIMIT
-        )
+        snapshot = await parts.offload.read(_snapshot, limit=SCRAPE_LIMIT)
     except Unavailable:
-        snapshot = Snapshot(up=False, lanes=[], workers=[], conversations=0)
+        snapshot = Snapshot(up=False, lanes=[], workers=[], active=0)
     return Response(parts.metrics.render(snapshot), media_type=CONTENT_TYPE_LATEST)
 
 
-def _snapshot(conn: Connection, owner: str) -> Snapshot:
+def _snapshot(conn: Connection) -> Snapshot:
     return Snapshot(
         up=True,
         lanes=reading.lane_depths(conn),
         workers=fleet.workers(conn),
-        conversations=overview.conversation_count(conn, owner),
+        active=conversations.active_count(conn),
+        webhooks=deliveries.outcomes(conn),
     )
 
 
-def _model_stats(model: str, workers: list[WorkerRecord]) -> ModelStats:
-    """Of the worker that was heard of last among those that serve the configured model."""
-    serving = [worker for worker in workers if worker.model == model]
-    if not serving:
-        return ModelStats(name=model, loaded=False)
-    newest = min(serving, key=lambda worker: worker.age)
+def _model_stats(config: ApiConfig, workers: list[WorkerRecord]) -> ModelStats:
+    """Of the worker that was heard of last among those that serve a configured model."""
+    newest = newest_serving(workers, config)
+    if newest is None:
+        return ModelStats(name=config.model, loaded=False)
     return ModelStats(
-        name=_text(newest, "name", model),
+        name=_text(newest, "name", newest.model),
         loaded=True,
         parameters=_number(newest, "parameters"),
         memory_footprint=_number(newest, "memory_bytes"),
@@ -139,9 +158,21 @@ def _model_stats(model: str, workers: list[WorkerRecord]) -> ModelStats:
         max_rows=_number(newest, "max_rows"),
         express_rows=_number(newest, "express_rows"),
         step_tokens=_number(newest, "step_tokens"),
+        min_prefix=_number(newest, "min_prefix"),
         kv_tokens=_number(newest, "kv_tokens"),
         kv_bytes=_number(newest, "kv_bytes"),
+        revision=_text(newest, "revision", "") or None,
+        dtype=_text(newest, "dtype", "") or None,
+        device_name=_text(newest, "device_name", "") or None,
+        versions=_by_name(newest, "versions") or {},
+        weights=_by_name(newest, "weights"),
     )
+
+
+def _total(workers: list[WorkerRecord], name: str) -> int:
+    """A count, of all workers that live."""
+    counts = (worker.stats.get(name) for worker in workers)
+    return sum(count for count in counts if isinstance(count, int))
 
 
 def _text(worker: WorkerRecord, name: str, default: str) -> str:
@@ -152,6 +183,11 @@ def _text(worker: WorkerRecord, name: str, default: str) -> str:
 def _texts(worker: WorkerRecord, name: str) -> list[str]:
     value = worker.info.get(name)
     return [str(part) for part in value] if isinstance(value, list) else []
+
+
+def _by_name(worker: WorkerRecord, name: str) -> dict[str, str] | None:
+    value = worker.info.get(name)
+    return {key: str(one) for key, one in value.items()} if isinstance(value, dict) else None
 
 
 def _number(worker: WorkerRecord, name: str) -> int | None:

@@ -10,10 +10,12 @@ from starlette.responses import Response, StreamingResponse
 
 from api import accepting, openapi, results
 from api.dependencies import BatchId, Owner, Parts, PartsDep
+from api.scopes import needs
+from penstock.keys import Scope
 from penstock.schemas.batch import BatchResult
 from storage.records import Batch
 
-router = APIRouter(tags=["jobs"])
+router = APIRouter(tags=["jobs"], dependencies=[needs(Scope.JOBS, Scope.CHAT)])
 
 MAX_WAIT = 60  # seconds
 MAX_LIMIT = 5_000

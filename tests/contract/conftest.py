@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
@@ -11,6 +12,7 @@ from starlette.testclient import TestClient
 from api.app import create_app
 from api.config import ApiConfig
 from storage import fleet
+from storage.blobs import LocalBlobs
 from storage.database import Database
 from tests.contract.support import serving, working
 from tests.support import jobs
@@ -37,12 +39,17 @@ def wake_ups(redis_url: str) -> Iterator[WakeUps]:
 
 
 @pytest.fixture
-def make_client(database: Database, wake_ups: WakeUps) -> Iterator[MakeClient]:
+def blobs(tmp_path: Path) -> LocalBlobs:
+    return LocalBlobs(tmp_path / "blobs")
+
+
+@pytest.fixture
+def make_client(database: Database, wake_ups: WakeUps, blobs: LocalBlobs) -> Iterator[MakeClient]:
     opened: list[TestClient] = []
 
     def make(**limits: object) -> TestClient:
         config = replace(CONFIG, **limits)  # type: ignore[arg-type]
-        client = TestClient(create_app(config, database, wake_ups))
+        client = TestClient(create_app(config, database, wake_ups, blobs))
         client.__enter__()
         opened.append(client)
         return client
@@ -78,8 +85,14 @@ def registered(database: Database) -> None:
         "max_rows": 64,
         "express_rows": 8,
         "step_tokens": 256,
+        "min_prefix": 32,
         "kv_tokens": 1024,
         "kv_bytes": 2048,
+        "revision": "5b1f",
+        "dtype": "bf16",
+        "device_name": "NVIDIA H100",
+        "versions": {"torch": "2.12.0"},
+        "weights": {"model.safetensors": "0f" * 32},
     }
     stats = {
         "tokens_per_s": 12.5,
@@ -88,6 +101,10 @@ def registered(database: Database) -> None:
         "oldest_waiting": {"bulk": 4.0, "express": 0.0},
         "time_per_token": 0.05,
         "padded_share_keys": 0.1,
+        "lease_losses": 2,
+        "repeats": 5,
+        "cpu_usage_percent": 37.5,
+        "gpu_memory_usage_bytes": 4096,
         "kv_used": 512,
         "draining": False,
     }
@@ -97,7 +114,7 @@ def registered(database: Database) -> None:
 
 
 @pytest.fixture
-def live(database: Database, wake_ups: WakeUps) -> Iterator[str]:
+def live(database: Database, wake_ups: WakeUps, blobs: LocalBlobs) -> Iterator[str]:
     """The application under uvicorn on a port of its own, for what needs a real connection."""
-    with serving(create_app(CONFIG, database, wake_ups)) as url:
+    with serving(create_app(CONFIG, database, wake_ups, blobs)) as url:
         yield url

@@ -19,6 +19,30 @@ GUARDED = [
     ("POST", "/batch-generate/batch_00000000000000000000000000000000/cancel"),
     ("POST", "/batch-generate/batch_00000000000000000000000000000000/retry-failed"),
     ("POST", "/chat"),
+    ("POST", "/v1/files"),
+    ("GET", "/v1/files"),
+    ("GET", "/v1/files/file_00000000000000000000000000000000"),
+    ("DELETE", "/v1/files/file_00000000000000000000000000000000"),
+    ("GET", "/v1/files/file_00000000000000000000000000000000/content"),
+    ("POST", "/v1/batches"),
+    ("GET", "/v1/batches"),
+    ("GET", "/v1/batches/batch_00000000000000000000000000000000"),
+    ("POST", "/v1/batches/batch_00000000000000000000000000000000/cancel"),
+    ("GET", "/conversations"),
+    ("GET", "/conversations/a/b"),
+    ("DELETE", "/conversations/a/b"),
+    ("POST", "/api/v1/chat"),
+    ("POST", "/api/v1/chat/stream"),
+    ("GET", "/api/v1/health"),
+    ("GET", "/api/v1/model/info"),
+    ("POST", "/api/v1/model/load"),
+    ("POST", "/v1/chat/completions"),
+    ("POST", "/v1/completions"),
+    ("GET", "/v1/models"),
+    ("GET", "/v1/models/some/name"),
+    ("POST", "/chat/stream"),
+    ("GET", "/chat/stream/chat_00000000000000000000000000000000"),
+    ("GET", "/batch-result/batch_00000000000000000000000000000000/events"),
     ("GET", "/health"),
     ("GET", "/stats"),
 ]
@@ -63,6 +87,27 @@ def test_without_keys_only_names_of_this_machine_are_answered(make_client: MakeC
         answer = client.get("/healthz", headers={"Host": host})
         assert answer.status_code == 400, host
         assert check_shape(answer)["param"] == "Host"
+
+
+def test_without_keys_no_page_of_another_machine_changes_anything(make_client: MakeClient) -> None:
+    client = make_client(own_names_only=True)
+    client.base_url = "http://localhost"
+    changing = [
+        (method, re.sub(r"\{\w+\}", "callbacks", path))
+        for path, methods in client.get("/openapi.json").json()["paths"].items()
+        for method in methods
+        if method not in ("get", "head", "options")
+    ]
+
+    assert len(changing) > 15
+    for method, path in changing:
+        for origin in ("https://evil.example", "null", "http://[", "http://localhost.example"):
+            answer = client.request(method, path, headers={"Origin": origin})
+            assert answer.status_code == 403, (method, path, origin)
+            assert check_shape(answer)["code"] == "unknown_origin"
+    page = {"Origin": "http://localhost:3000"}
+    assert client.post("/chat", json={"message": "a", "wait": False}, headers=page).is_success
+    assert client.get("/stats", headers={"Origin": "https://evil.example"}).status_code == 200
 
 
 def test_a_sane_request_id_is_kept_and_any_other_replaced(client: TestClient) -> None:
@@ -113,10 +158,25 @@ def test_every_route_is_documented_with_its_body_and_errors(client: TestClient) 
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             assert operation["tags"], (method, path)
+            if not {"files", "batches"}.isdisjoint(operation["tags"]):
+                assert "422" not in operation["responses"], (method, path)
             for status, answer in operation["responses"].items():
                 if int(status) >= 400 and path != "/readyz":
                     assert "application/problem+json" in answer["content"], (method, path)
     assert client.get("/docs").status_code == 200
+
+
+def test_routes_with_a_body_document_a_late_one_and_those_with_a_key_a_conflict(
+    client: TestClient,
+) -> None:
+    document = client.get("/openapi.json").json()
+
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            told = operation["responses"].keys()
+            names = {one["name"].lower() for one in operation.get("parameters", ())}
+            assert "413" not in told or "408" in told, (method, path)
+            assert "idempotency-key" not in names or "409" in told, (method, path)
 
 
 def test_the_examples_of_the_documentation_are_accepted(client: TestClient) -> None:

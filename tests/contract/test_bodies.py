@@ -124,6 +124,11 @@ WRONG: list[tuple[dict[str, object], str | None]] = [
         {"mode": "score", "choices": ["a", "b"], "response_format": {"type": "json_object"}},
         "response_format",
     ),
+    ({"length_normalized": True}, "length_normalized"),
+    ({"mode": "count", "length_normalized": True}, "length_normalized"),
+    ({"mode": "score", "choices": ["a", "b"], "length_normalized": 1}, "length_normalized"),
+    ({"mode": "count", "n": 2}, "n"),
+    ({"mode": "count", "choices": ["a", "a"]}, "choices"),
     ({"response_format": "json"}, "response_format"),
     ({"response_format": {}}, "response_format.type"),
     ({"response_format": {"type": "xml"}}, "response_format.type"),
@@ -166,12 +171,6 @@ def test_a_wrong_field_is_422_by_name(client: TestClient) -> None:
 
         assert answer.status_code == 422, (fields, answer.text)
         assert check_shape(answer)["param"] == param
-
-
-def test_fields_that_are_not_built_yet_are_refused_in_a_sentence(client: TestClient) -> None:
-    answer = client.post("/batch-generate", json={"messages": ["a"], "callback_url": "http://a"})
-
-    assert answer.json()["detail"] == "`callback_url` is not supported yet."
 
 
 def test_what_cannot_be_followed_is_refused_before_anything_is_stored(

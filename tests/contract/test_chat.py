@@ -32,6 +32,7 @@ def test_a_chat_is_answered(client: TestClient, worker: None) -> None:
         "request_id": body["request_id"],
         "tokens_generated": 2,
         "from_cache": False,
+        "dropped_turns": 0,
     }
     stored = client.get(f"/batch-result/{body['request_id']}?wait=20").json()
     assert stored["responses"] == ["answer 0"]
@@ -84,7 +85,8 @@ def _prompt(database: Database) -> list[tuple[str, str]]:
     with database.begin() as conn:
         leases.admit(conn, shard.id, shard.epoch, [0])
         leases.commit(conn, shard.id, shard.epoch, [jobs.answer(0)], jobs.LEASE)
-    return list(request.messages)
+    jobs.end(database)
+    return [*request.history, *request.messages]
 
 
 def test_earlier_turns_are_sent_along_until_a_reset(
@@ -238,6 +240,7 @@ def test_a_repeated_chat_with_one_key_is_one_request(client: TestClient, worker:
         ({"message": "a", "top_p": 0}, "top_p"),
         ({"message": "a", "response_format": {"type": "xml"}}, "response_format.type"),
         ({"message": "a", "mode": "score"}, "choices"),
+        ({"message": "a", "mode": "count"}, "mode"),
         ({"message": "a", "colour": "red"}, "colour"),
     ],
 )

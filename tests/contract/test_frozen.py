@@ -77,11 +77,6 @@ def test_a_database_without_a_free_connection_is_503_and_then_all_is_well(
     own_server: PostgresServer, client: TestClient
 ) -> None:
     with ExitStack() as taken:
-        # What the pool keeps is cut off, so that the application has to connect anew.
-        own_server.run(
-            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
-            " WHERE application_name = 'penstock'"
-        )
         _take_all_connections(own_server, taken)
         answers = [client.request(method, path, json=body) for method, path, body in REQUESTS]
         ready = client.get("/readyz")
@@ -106,9 +101,20 @@ def test_a_database_that_restarts_is_503_meanwhile_and_then_all_is_well(
 
 
 def _take_all_connections(server: PostgresServer, taken: ExitStack) -> None:
-    with pytest.raises(psycopg2.OperationalError, match=r"too many clients|reserved"):
-        while True:
-            taken.enter_context(closing(psycopg2.connect(server.url("postgres"))))
+    """Until the application has none: its own tasks connect anew whenever they are cut off."""
+    own = taken.enter_context(closing(psycopg2.connect(server.url("postgres"))))
+    own.autocommit = True
+    cut = True
+    while cut:
+        with own.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+                " WHERE application_name = 'penstock'"
+            )
+            cut = bool(cursor.fetchall())
+        with pytest.raises(psycopg2.OperationalError, match=r"too many clients|reserved"):
+            while True:
+                taken.enter_context(closing(psycopg2.connect(server.url("postgres"))))
 
 
 def _check_unavailable(answer: httpx2.Response) -> None:

@@ -71,6 +71,7 @@ def test_health_tells_of_model_and_gpu(
         "model_loaded": True,
         "gpu_available": True,
         "cache_size": 0,
+        "active_conversations": 0,
         "workers": 1,
         "version": "0.1.0",
     }
@@ -88,6 +89,9 @@ def test_stats_tell_of_queue_conversations_model_and_workers(
     stats = client.get("/stats").json()
 
     assert (stats["conversations"], stats["queue_depth"]) == (1, 4)
+    assert (
+        stats["active_conversations"] == client.get("/health").json()["active_conversations"] == 1
+    )
     assert [(q["lane"], q["open_requests"]) for q in stats["queue"]] == [
         ("bulk", 3),
         ("express", 1),
@@ -106,8 +110,14 @@ def test_stats_tell_of_queue_conversations_model_and_workers(
         "max_rows": 64,
         "express_rows": 8,
         "step_tokens": 256,
+        "min_prefix": 32,
         "kv_tokens": 1024,
         "kv_bytes": 2048,
+        "revision": "5b1f",
+        "dtype": "bf16",
+        "device_name": "NVIDIA H100",
+        "versions": {"torch": "2.12.0"},
+        "weights": {"model.safetensors": "0f" * 32},
     }
     assert stats["workers"][0]["stats"]["tokens_per_s"] == 12.5
 
@@ -145,6 +155,10 @@ def test_metrics_tell_of_queue_workers_and_this_process(
     assert found["penstock_worker_time_per_token_seconds", ""] == 0.05
     assert found["penstock_worker_padded_share_keys", ""] == 0.1
     assert found["penstock_worker_kv_used", ""] == 512
+    assert found["penstock_worker_lease_losses_total", ""] == 2
+    assert found["penstock_worker_repeats_total", ""] == 5
+    assert found["cpu_usage_percent", ""] == 37.5
+    assert found["gpu_memory_usage_bytes", ""] == 4096
     assert found["active_conversations", ""] == 0
     assert found["inference_requests_total", ""] == 3
     assert found["http_requests_total", ""] >= 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 
 from starlette.testclient import TestClient
@@ -12,6 +13,7 @@ from storage.database import Database
 from tests.contract.conftest import MakeClient
 from tests.contract.support import post, settle
 from tests.support import jobs
+from workers.params import sampling_params
 
 
 def test_a_job_is_accepted_with_its_id_and_where_to_look(client: TestClient) -> None:
@@ -39,6 +41,7 @@ def test_sampling_parameters_and_messages_reach_the_worker(
     ]
     assert shard.params == {
         "mode": "generate",
+        "length_normalized": False,
         "max_tokens": 200,
         "temperature": 0,
         "top_p": 0.95,
@@ -57,13 +60,16 @@ def test_sampling_parameters_and_messages_reach_the_worker(
 def test_a_schema_reaches_the_worker_as_it_was_given(
     client: TestClient, database: Database
 ) -> None:
-    schema = {"type": "object", "properties": {"ü": {"enum": [None, 1.5, "\u2028"]}}}
+    properties = {"reason": {"type": "string"}, "ü": {"enum": [None, 1.5, "\u2028"]}, "a": {}}
+    schema = {"type": "object", "properties": properties}
     wanted = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": schema}}
     post(client, "a", response_format=wanted, logprobs=True, top_logprobs=3)
 
     (shard,) = jobs.claim(database)
 
-    assert shard.params["response_format"] == wanted
+    constraint = sampling_params(shard.params).constraint
+    assert constraint is not None
+    assert constraint.value == json.dumps(schema)  # in the order of its properties
     assert (shard.params["logprobs"], shard.params["top_logprobs"]) == (True, 3)
 
 

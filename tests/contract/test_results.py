@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 
 from storage import leases
 from storage.database import Database
+from storage.records import Outcome
 from tests.contract.conftest import MakeClient
 from tests.contract.support import post, settle
 from tests.support import jobs
@@ -43,7 +44,12 @@ def test_an_unfinished_job_shows_progress_and_no_responses(
         "request_id": job,
         "status": "processing",
         "progress": {"total": 4, "completed": 1, "failed": 0},
-        "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5},
+        "usage": {
+            "prompt_tokens": 3,
+            "completion_tokens": 2,
+            "total_tokens": 5,
+            "saved_tokens": 0,
+        },
         "metadata": {"k": "v"},
     }
 
@@ -109,6 +115,48 @@ def test_details_stand_in_input_order_for_a_job_that_asked_for_them(
     assert (page["responses"], page["details"]) == ([None, "answer 2"], [None, {}])
     assert [error["index"] for error in result["errors"]] == [1]
     assert "details" not in client.get(f"/batch-result/{plain}").json()
+
+
+def test_the_token_ids_of_labels_stand_beside_counted_prompts(
+    client: TestClient, database: Database
+) -> None:
+    job = post(client, "a", mode="count", choices=["a", "b"])
+    plain = post(client, "a", mode="count")
+    told = {"choices": {"a": [1], "b": [2, 3]}}
+    for detail in (json.dumps(told), None):
+        (shard,) = jobs.claim(database)
+        counted = Outcome(0, "", "stop", 7, 0, detail=detail, counted=True)
+        with database.begin() as conn:
+            leases.commit(conn, shard.id, shard.epoch, [counted], jobs.LEASE)
+    settle(database)
+
+    results = [client.get(f"/batch-result/{one}").json() for one in (job, plain)]
+
+    for result in results:
+        assert (result["status"], result["responses"]) == ("completed", [""])
+        assert result["tokens"] == [[7, 0]]
+    assert results[0]["details"] == [told]
+    assert "details" not in results[1]
+
+
+def test_the_tokens_of_each_prompt_stand_in_input_order(
+    client: TestClient, database: Database
+) -> None:
+    job = post(client, *"abc", "")
+    (shard,) = jobs.claim(database)
+    jobs.admit(database, shard)
+    outcomes = [
+        replace(jobs.answer(0), prompt_tokens=7, completion_tokens=1),
+        replace(jobs.failure(2), prompt_tokens=9, completion_tokens=0),
+    ]
+    with database.begin() as conn:
+        leases.commit(conn, shard.id, shard.epoch, outcomes, jobs.LEASE)
+
+    result = client.get(f"/batch-result/{job}?partial=true").json()
+    page = client.get(f"/batch-result/{job}?offset=1&limit=2").json()
+
+    assert result["tokens"] == [[7, 1], None, [9, 0], [0, 0]]
+    assert page["tokens"] == [None, [9, 0]]
 
 
 def test_details_of_a_long_job_come_in_many_pieces_and_in_order(

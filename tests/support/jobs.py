@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from sqlalchemy import text
+
 from penstock.errors import PromptError
 from penstock.ids import new_id
-from storage import intake, leases
+from storage import intake, leases, lifecycle
 from storage.database import Database
 from storage.records import Batch, ClaimedShard, CommitReceipt, NewBatch, NewPrompt, Outcome
 from storage.states import Lane
@@ -88,6 +90,11 @@ def answer(position: int) -> Outcome:
     return Outcome(position, f"answer {position}", "stop", prompt_tokens=3, completion_tokens=2)
 
 
+def reused(position: int) -> Outcome:
+    """The answer to an equal prompt."""
+    return replace(answer(position), from_cache=True)
+
+
 def failure(position: int, code: str = PromptError.TOO_LONG) -> Outcome:
     return Outcome(position, None, None, 5, 0, code, "The prompt has too many tokens.")
 
@@ -101,6 +108,25 @@ def run_all(database: Database) -> int:
                 admit(database, shard)
                 answered += commit(database, shard).stored
     return answered
+
+
+def end(database: Database) -> list[str]:
+    """Finalize whatever has all its outcomes."""
+    with database.begin() as conn:
+        return lifecycle.finalize(conn)
+
+
+def await_blocked(database: Database) -> None:
+    """Until a connection of this database waits for a lock."""
+    waiting = text(
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    for _ in range(10_000):
+        with database.begin() as conn:
+            if conn.execute(waiting).scalar_one():
+                return
+    raise AssertionError("nobody waits")
 
 
 def _positions(shard: ClaimedShard, positions: Sequence[int] | None) -> list[int]:

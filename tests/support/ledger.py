@@ -82,6 +82,8 @@ def check_step(before: Ledger, after: Ledger) -> None:
     for key, request in before.requests.items():
         new = after.requests[key]
         _check_move(REQUEST_TRANSITIONS, RequestState(request.state), RequestState(new.state))
+        if (request.state, new.state) == (RequestState.PENDING, RequestState.DONE):
+            assert after.results[key].from_cache, "an answer of nobody"
         if request.state not in OPEN_REQUEST:
             assert new == request, "a finished request changed"
 
@@ -116,11 +118,14 @@ def _check_batches(ledger: Ledger) -> None:
         (completed if result.error_code is None else failed)[batch_id] += 1
         tokens[batch_id, "in"] += result.prompt_tokens
         tokens[batch_id, "out"] += result.completion_tokens
+        if result.from_cache:
+            tokens[batch_id, "saved"] += result.prompt_tokens + result.completion_tokens
     for batch_id, batch in ledger.batches.items():
         assert batch.total == total[batch_id]
         assert (batch.completed, batch.failed) == (completed[batch_id], failed[batch_id])
         assert batch.prompt_tokens == tokens[batch_id, "in"]
         assert batch.completion_tokens == tokens[batch_id, "out"]
+        assert batch.saved_tokens == tokens[batch_id, "saved"]
         if batch.status in TERMINAL_BATCH:
             assert batch.completed + batch.failed == batch.total
 

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import uvicorn
 from starlette.applications import Starlette
@@ -55,6 +55,11 @@ def problem(
     return JSONResponse(body, status, names, "application/problem+json")
 
 
+def tokens_of(text: Any) -> list[int]:
+    """One token for each word."""
+    return [len(word) for word in str(text).split()]
+
+
 def echo(message: Any) -> str | None:
     """The answer to a prompt; a prompt with `fail` in it has none."""
     return None if "fail" in str(message) else f"echo: {message}"
@@ -66,8 +71,13 @@ class Service:
 
     answer: Callable[[Any], str | None] = echo
     detail: Callable[[Any], dict[str, object]] | None = None
+    tokens: Callable[[Any], tuple[int, int]] | None = None  #: in and out; None: not told
+    reused: Callable[[Any], bool] | None = None
     hold: bool = False  #: jobs go on until `finish`
     faults: deque[Response] = field(default_factory=deque)
+    streams: deque[str] = field(
+        default_factory=deque
+    )  #: of events, as sent; then there is no route
     jobs: dict[str, StoredJob] = field(default_factory=dict)
     seen: list[Seen] = field(default_factory=list)
     url: str = ""
@@ -83,7 +93,11 @@ class Service:
                 Route("/batch-generate", self._post, methods=["POST"]),
                 Route("/batch-generate/{id}/{what}", self._ask, methods=["POST"]),
                 Route("/batch-result/{id}", self._result),
+                Route("/batch-result/{id}/events", self._stream),
                 Route("/chat", self._chat, methods=["POST"]),
+                Route("/chat/stream", self._stream, methods=["POST"]),
+                Route("/conversations", self._conversations),
+                Route("/conversations/{id:path}", self._conversation, methods=["GET", "DELETE"]),
             ]
         )
 
@@ -151,9 +165,27 @@ class Service:
             }
         )
 
+    async def _stream(self, request: Request) -> Response:
+        await request.body()
+        if fault := self._note(request):
+            return fault
+        if not self.streams:
+            return problem(404, "not_found", "Not Found.")
+        return Response(self.streams.popleft(), media_type="text/event-stream")
+
+    async def _conversations(self, request: Request) -> Response:
+        return self._note(request) or JSONResponse({"data": [{"conversation_id": "a/b"}]})
+
+    async def _conversation(self, request: Request) -> Response:
+        if fault := self._note(request):
+            return fault
+        said = [{"role": "user", "content": "hello", "timestamp": 1.5}]
+        return JSONResponse({"conversation_id": "a/b", "messages": said})
+
     def _state(self, job: StoredJob, query: Mapping[str, str]) -> dict[str, object]:
         done = 0 if job.status == "processing" else len(job.messages)
-        answers = [self.answer(message) for message in job.messages]
+        counts = job.fields.get("mode") == "count"
+        answers = ["" if counts else self.answer(message) for message in job.messages]
         failed = answers.count(None) if done else 0
         state: dict[str, object] = {
             "request_id": job.id,
@@ -165,16 +197,29 @@ class Service:
         if "limit" in query:
             offset = int(query.get("offset", 0))
             page = answers[offset : offset + int(query["limit"])]
-            state |= {"offset": offset, "responses": page}
-            if self.detail is not None:
-                asked = job.messages[offset : offset + len(page)]
-                state["details"] = [self.detail(message) for message in asked]
+            state |= {"offset": offset, "responses": page if done else [None] * len(page)}
+            asked = job.messages[offset : offset + len(page)]
+            state |= _counted(job, asked) if counts else self._told(asked)
             state["errors"] = [
                 {"index": offset + index, "code": "engine_error", "message": "It failed."}
                 for index, text in enumerate(page)
-                if text is None
+                if text is None and done
             ]
         return state
+
+    def _told(self, asked: list[Any]) -> dict[str, object]:
+        """What a page tells of each prompt beside its answer."""
+        told = {"details": self.detail, "tokens": self.tokens, "from_cache": self.reused}
+        return {name: [of(one) for one in asked] for name, of in told.items() if of is not None}
+
+
+def _counted(job: StoredJob, asked: list[Any]) -> dict[str, object]:
+    """What a page tells of prompts whose tokens are counted."""
+    shown: dict[str, object] = {"tokens": [(len(tokens_of(one)), 0) for one in asked]}
+    if choices := job.fields.get("choices"):
+        ids = {"choices": {choice: tokens_of(choice) for choice in choices}}
+        shown["details"] = [ids] * len(asked)
+    return shown
 
 
 def _accepted(job: StoredJob, **headers: str) -> Response:
@@ -189,8 +234,17 @@ def listen() -> socket.socket:
     return listener
 
 
+class Served(Protocol):
+    url: str
+
+    def app(self) -> Starlette: ...
+
+
+AnyServed = TypeVar("AnyServed", bound=Served)
+
+
 @contextmanager
-def serving(service: Service, listener: socket.socket) -> Iterator[Service]:
+def serving(service: AnyServed, listener: socket.socket) -> Iterator[AnyServed]:
     """Serve on `listener` until the block ends."""
     config = uvicorn.Config(service.app(), lifespan="off", log_config=None, access_log=False)
     server = uvicorn.Server(config)

@@ -35,12 +35,14 @@ class Jobs:
     database: Database
     owner: str = "default"
 
-    def post(self, prompts: int, lane: Lane = Lane.BULK, text: str = "prompt") -> str:
+    def post(
+        self, prompts: int, lane: Lane = Lane.BULK, text: str = "prompt", model: str = "fake"
+    ) -> str:
         batch = NewBatch(
             id=new_id("batch"),
             owner=self.owner,
             kind="batch",
-            model="fake",
+            model=model,
             lane=lane,
             params={"max_tokens": 8, "temperature": 0.0},
         )
