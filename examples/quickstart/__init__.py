@@ -1,1 +1,1 @@
-"""The shortest useful program."""
+"""Short programs, one for each way to use a running service; CI runs them all."""

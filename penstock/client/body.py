@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import IO
 
 #: One prompt: its text, or a list of chat messages.
@@ -19,16 +18,24 @@ BodySource = Callable[[], Iterable[bytes]]
 PIECE_BYTES = 65_536
 
 
-@contextmanager
-def replayable(fields: Mapping[str, object], messages: Iterable[Message]) -> Iterator[BodySource]:
-    """A body that can be sent more than once. What can be read only once goes through a file."""
-    if iter(messages) is not messages:
-        yield lambda: encode(fields, messages)
-        return
-    with tempfile.TemporaryFile() as spool:
+def encoded(fields: Mapping[str, object], messages: Iterable[Message]) -> BodySource:
+    """A body made anew at each sending, of messages that can be read again and again."""
+    return lambda: encode(fields, messages)
+
+
+def spooled(
+    fields: Mapping[str, object], messages: Iterable[Message]
+) -> tuple[BodySource, IO[bytes]]:
+    """A body read from a file at each sending, of messages that can be read only once; and that
+    file, to be closed."""
+    spool = tempfile.TemporaryFile()  # noqa: SIM115  # it outlives this call
+    try:
         for piece in encode(fields, messages):
             spool.write(piece)
-        yield lambda: _read(spool)
+    except BaseException:
+        spool.close()
+        raise
+    return lambda: _read(spool), spool
 
 
 def encode(fields: Mapping[str, object], messages: Iterable[Message]) -> Iterator[bytes]:

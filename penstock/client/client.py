@@ -1,34 +1,38 @@
-"""`Penstock`, the entry to the SDK. Knows routes and bodies, not transport."""
+"""`Client`: the SDK for programs that block. What it asks is in `service.py` and `jobs.py`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self
 
-from pydantic import BaseModel, ValidationError
-from uuid_utils import uuid7
-
-from penstock.client.body import Message, replayable
-from penstock.client.connection import Call, Connection, Repeat, read
-from penstock.client.job import Job
-from penstock.errors import InvalidRequest, PenstockError
-from penstock.schemas.batch import Accepted, BatchFields, JobList, JobSummary
-from penstock.schemas.chat import ChatAnswer, ChatRequest
+from penstock.client.answers import Answer
+from penstock.client.blocking import iterate, run
+from penstock.client.body import Message
+from penstock.client.call import checked_url, key_headers
+from penstock.client.connection import Connection, OnRetry
+from penstock.client.conversations import Conversation, ConversationSummary
+from penstock.client.jobs import DAY, PAGE, POLL, JobCalls, OnProgress
+from penstock.client.network import BlockingNetwork
+from penstock.client.service import ServiceCalls
+from penstock.client.talk import Reply, Talk
+from penstock.schemas.batch import BatchResult, JobSummary
+from penstock.schemas.chat import ChatAnswer
 from penstock.schemas.health import Stats
 
 DEFAULT_URL = "http://127.0.0.1:8000"
-CHAT_TIMEOUT = 150.0  # seconds; the service itself gives up earlier
-STORE_TIMEOUT = 120.0  # seconds from the end of an upload to its acceptance
-
-Fields = TypeVar("Fields", bound=BaseModel)
 
 
-class Penstock:
+class Client:
     """A running service. Thread-safe; close it, or use it in a `with` block.
 
     A service that is away is tried again for `retry_for` seconds, wherever a repetition cannot do
     harm; `on_retry` is told the error and the pause. `timeout` (seconds) is of one request.
+
+        with Client() as client:
+            job = client.submit(["Say hello.", "Say goodbye."], max_tokens=20)
+            for answer in job.as_finished():
+                print(answer.index, answer.text or answer.message)
     """
 
     def __init__(
@@ -38,10 +42,11 @@ class Penstock:
         *,
         timeout: float = 30.0,
         retry_for: float = 60.0,
-        on_retry: Callable[[PenstockError, float], None] | None = None,
+        on_retry: OnRetry | None = None,
     ) -> None:
-        self._connection = Connection(base_url, api_key, retry_for, on_retry)
-        self._timeout = timeout
+        url = checked_url(base_url)
+        network = BlockingNetwork(url, key_headers(api_key))
+        self._calls = ServiceCalls(Connection(network, url, retry_for, on_retry), timeout)
 
     def __enter__(self) -> Self:
         return self
@@ -56,9 +61,9 @@ class Penstock:
 
     def close(self) -> None:
         """Close the connections. Jobs go on."""
-        self._connection.close()
+        run(self._calls.close())
 
-    def batch_generate(
+    def submit(
         self, messages: Iterable[Message], *, idempotency_key: str | None = None, **fields: object
     ) -> Job:
         """Post one job and return when it is durable. `fields` as in `POST /batch-generate`.
@@ -66,73 +71,135 @@ class Penstock:
         `messages` is streamed, never held in memory. The same `idempotency_key` with the same
         body gives the same job, so that repeating this call after a failure makes no second one.
         """
-        if isinstance(messages, str):
-            raise InvalidRequest("messages has to be a list of prompts.", param="messages")
-        checked = _dump(_checked(BatchFields, fields))
-        headers = {
-            "Content-Type": "application/json",
-            "Idempotency-Key": idempotency_key or uuid7().hex,
-        }
-        with replayable(checked, messages) as body:
-            call = Call(
-                "POST",
-                "/batch-generate",
-                Repeat.SAFELY,
-                max(self._timeout, STORE_TIMEOUT),
-                body=body,
-                headers=headers,
-                keyed=True,
-            )
-            response = self._connection.send(call)
-        accepted = read(response, Accepted)
-        replayed = response.headers.get("Idempotent-Replayed") == "true"
-        return Job(self._connection, accepted.request_id, self._timeout, replayed=replayed)
+        calls, replayed = run(self._calls.submit(messages, idempotency_key, fields))
+        return Job(calls, replayed=replayed)
 
     def job(self, request_id: str) -> Job:
         """A job posted before. Asks nothing of the service."""
-        return Job(self._connection, request_id, self._timeout)
+        return Job(self._calls.job(request_id))
 
     def jobs(self, *, limit: int = 50) -> list[JobSummary]:
         """Jobs, newest first."""
-        call = self._get("/batch-generate", limit=limit)
-        return self._connection.fetch(call, JobList).data
+        return run(self._calls.jobs(limit))
 
-    def chat(
-        self, message: str, *, conversation_id: str | None = None, **fields: object
-    ) -> ChatAnswer:
-        """Say one thing and wait for the reply. `fields` as in `POST /chat`."""
-        given = {**fields, "message": message, "wait": True}
-        if conversation_id is not None:
-            given["conversation_id"] = conversation_id
-        body = _dump(_checked(ChatRequest, given))
-        # The key makes it safe to repeat: the same message is not said twice.
-        key = {"Idempotency-Key": uuid7().hex}
-        call = Call("POST", "/chat", Repeat.SAFELY, CHAT_TIMEOUT, json=body, headers=key)
-        return self._connection.fetch(call, ChatAnswer)
+    def chat(self, message: str, **fields: object) -> ChatAnswer:
+        """Say one thing and wait for the reply. `fields` as in `POST /chat`; its
+        `conversation_id` goes on with a conversation.
+
+            reply = client.chat("My name is Ada.")
+            client.chat("What is my name?", conversation_id=reply.conversation_id)
+        """
+        return run(self._calls.chat(message, fields))
+
+    def chat_stream(self, message: str, **fields: object) -> ChatStream:
+        """Say one thing and read the reply as it is written; `fields` as for `chat`.
+
+        with client.chat_stream("Tell me a story.") as pieces:
+            for piece in pieces:
+                print(piece, end="", flush=True)
+        """
+        return ChatStream(self._calls.talk(message, fields))
+
+    def conversations(self, *, limit: int = 50) -> list[ConversationSummary]:
+        """Those that are kept, the last used first."""
+        return run(self._calls.conversations(limit))
+
+    def conversation(self, conversation_id: str, *, limit: int = 100) -> Conversation:
+        """Its messages, of so many turns at most. Raises NotFound."""
+        return run(self._calls.conversation(conversation_id, limit))
+
+    def delete_conversation(self, conversation_id: str) -> None:
+        """Forget it. Raises NotFound."""
+        run(self._calls.delete_conversation(conversation_id))
 
     def stats(self) -> Stats:
         """The service in figures."""
-        return self._connection.fetch(self._get("/stats"), Stats)
+        return run(self._calls.stats())
 
     def ping(self) -> None:
         """Raise Unavailable at once when no service answers."""
-        self._connection.send(self._get("/healthz"), retry_for=0)
-
-    def _get(self, path: str, **params: str | int | float) -> Call:
-        return Call("GET", path, Repeat.SAFELY, self._timeout, params=params)
+        run(self._calls.ping())
 
 
-def _dump(fields: BaseModel) -> dict[str, object]:
-    """What was given, by its names on the wire."""
-    return fields.model_dump(mode="json", exclude_unset=True, by_alias=True)
+class Job:
+    """A job that the service accepted. Made by `Client.submit` and `Client.job`."""
+
+    def __init__(self, calls: JobCalls, *, replayed: bool = False) -> None:
+        self.id = calls.id
+        self.replayed = replayed  #: an earlier post with the same key had made it
+        self._calls = calls
+
+    def __repr__(self) -> str:
+        return f"Job({self.id!r})"
+
+    def status(self, *, wait: float = 0) -> BatchResult:
+        """The progress so far, without answers. `wait`: seconds (at most 60) to hold the request
+        for the job's end. Survives an outage of the service as long as the client retries."""
+        return run(self._calls.status(wait))
+
+    def wait(
+        self,
+        timeout: float = DAY,
+        *,
+        poll: float = POLL,
+        progress: bool = True,
+        on_progress: OnProgress | None = None,
+    ) -> BatchResult:
+        """Block until the job ends, however it ends. TimeoutError after `timeout` seconds.
+
+        With `progress` a bar is shown at a terminal and in a notebook that has tqdm.
+        """
+        return run(self._calls.wait(timeout, poll, progress, on_progress))
+
+    def results(self, *, page: int = PAGE) -> Iterator[Answer]:
+        """Every answer in input order, read page by page. For a job that has ended."""
+        return iterate(self._calls.results(page))
+
+    def arrived(self) -> Iterator[Answer]:
+        """The answers that came since the last call, in input order; waits for none. By the first
+        call, all that there are."""
+        return iterate(self._calls.arrived())
+
+    def as_finished(self, timeout: float = DAY) -> Iterator[Answer]:
+        """Every answer as soon as it is there, until the job ends. Keeps none in memory."""
+        return iterate(self._calls.as_finished(timeout))
+
+    def answers(
+        self, timeout: float = DAY, *, poll: float = POLL, progress: bool = True
+    ) -> list[Answer]:
+        """Wait for the end, then every answer in input order, as a list."""
+        return run(self._calls.answers(timeout, poll, progress))
+
+    def cancel(self) -> BatchResult:
+        """Stop the job; what has an answer keeps it. Repeating it changes nothing."""
+        return run(self._calls.cancel())
+
+    def retry_failed(self) -> BatchResult:
+        """Run the failed prompts of an ended job again. Raises Conflict while it still runs."""
+        return run(self._calls.retry_failed())
 
 
-def _checked(model: type[Fields], fields: dict[str, object]) -> Fields:
-    """The fields, or InvalidRequest that names the wrong one, before anything is sent."""
-    try:
-        return model.model_validate(fields)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        param = ".".join(str(part) for part in first["loc"]) or None
-        sentence = f"{param}: {first['msg']}" if param else first["msg"]
-        raise InvalidRequest(sentence, param=param) from None
+class ChatStream:
+    """The pieces of one reply. Leaving it before its end cancels the rest."""
+
+    def __init__(self, talk: Talk) -> None:
+        self.reply: Reply = talk.reply  #: what is known so far: its text, its conversation
+        self._pieces = iterate(talk.pieces())
+
+    def __iter__(self) -> Iterator[str]:
+        return self._pieces
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Read no further."""
+        self._pieces.close()

@@ -53,6 +53,21 @@ def error_of(status: int, body: bytes) -> PenstockError:
     return kind(problem.error.message or problem.detail, param=problem.error.param)
 
 
+def tells_outcome(body: bytes) -> bool:
+    """Whether an answer says what became of a prompt: asking again changes nothing of that."""
+    try:
+        return ErrorBody.model_validate_json(body).error.code in set(PromptError)
+    except ValidationError:
+        return False
+
+
+def named_error(code: str | None, message: str) -> PenstockError:
+    """The error that an event of a stream stands for."""
+    if code in set(PromptError):
+        return ModelError(message)
+    return _by_code().get(code or "", PenstockError)(message)
+
+
 def _by_code() -> dict[str, type[PenstockError]]:
     return {kind.code: kind for kind in _kinds(PenstockError) if kind is not PenstockError}
 

@@ -1,4 +1,4 @@
-"""`penstock chat`: talk to the served model at the terminal."""
+"""`penstock chat`: talk to the served model at the terminal, each reply as it is written."""
 
 from __future__ import annotations
 
@@ -39,19 +39,23 @@ def chat(
     with connect(url, api_key) as client:
         conversation: str | None = None
 
-        def say(text: str, *, reset: bool) -> str:
+        def say(text: str, *, reset: bool) -> None:
             nonlocal conversation
-            reply = client.chat(text, conversation_id=conversation, reset=reset, **fields)
-            conversation = reply.conversation_id
-            return reply.response
+            with client.chat_stream(
+                text, conversation_id=conversation, reset=reset, **fields
+            ) as pieces:
+                for piece in pieces:
+                    typer.echo(piece, nl=False)
+            typer.echo()
+            conversation = pieces.reply.conversation_id
 
         if message is not None:
-            typer.echo(say(message, reset=False))
+            say(message, reset=False)
         else:
             _talk(say)
 
 
-def _talk(say: Callable[..., str]) -> None:
+def _talk(say: Callable[..., None]) -> None:
     console = Console(highlight=False)
     console.print(HELP, style="dim")
     reset = False
@@ -62,10 +66,8 @@ def _talk(say: Callable[..., str]) -> None:
                 reset = True
                 console.print("Forgotten.", style="dim")
             elif text:
-                with console.status("…"):
-                    reply = say(text, reset=reset)
+                say(text, reset=reset)
                 reset = False
-                console.print(reply, markup=False)
         except PenstockError as error:
             typer.echo(error.message, err=True)
         except (EOFError, KeyboardInterrupt):

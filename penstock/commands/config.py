@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from penstock.errors import StackError
@@ -16,8 +17,20 @@ def load_settings() -> Settings:
     from penstock.stack.model import resolve_model
 
     settings = Settings()
-    model = settings.model.model_copy(update={"name": resolve_model(settings.model.name)})
+    model = settings.model.model_copy(
+        update={
+            "name": resolve_model(settings.model.name),
+            "choices": [_resolved(choice) for choice in settings.model.choices],
+        }
+    )
     return settings.model_copy(update={"model": model})
+
+
+def _resolved(choice: str) -> str:
+    from penstock.stack.model import resolve_model
+
+    served, equals, name = choice.rpartition("=")
+    return f"{served}{equals}{resolve_model(name)}"
 
 
 def require_database(settings: Settings) -> str:
@@ -40,15 +53,44 @@ def require_broker(settings: Settings) -> str:
     return settings.broker.url.get_secret_value()
 
 
-def check_exposure(settings: Settings) -> None:
-    """Refuse to be open to the network without a key or a password."""
-    from penstock.hosts import is_loopback
+def key_secret(settings: Settings) -> str:
+    """What API keys are made with: of the settings, else of the data directory."""
+    from penstock.stack.secret import read_secret
 
-    if not is_loopback(settings.api.host) and not settings.api.keys:
+    if settings.api.key_secret is not None:
+        return settings.api.key_secret.get_secret_value()
+    if (secret := read_secret(settings.data_dir)) is None:
         raise StackError(
-            f"The API needs keys to listen on {settings.api.host}: set PENSTOCK_API__KEYS, "
-            "or PENSTOCK_API__HOST=127.0.0.1."
+            "There is no secret to make keys with: `penstock up` makes one in its --data-dir "
+            "(PENSTOCK_DATA_DIR); elsewhere set PENSTOCK_API__KEY_SECRET, for the API and here."
         )
+    return secret
+
+
+def stack_database(settings: Settings) -> str:
+    """The database of the settings, else of the `penstock up` that runs in the data directory."""
+    if settings.database.url is None:
+        try:
+            facts = json.loads((settings.data_dir.expanduser() / "stack.json").read_text())
+            return str(facts["database_url"])
+        except (OSError, ValueError, LookupError, TypeError):
+            pass
+    return require_database(settings)
+
+
+def check_exposure(settings: Settings) -> None:
+    """Refuse to be open to the network without a key or a password. Whether there is a key in the
+    database, the API itself looks."""
+    from penstock.hosts import is_loopback
+    from penstock.stack.secret import read_secret
+
+    api = settings.api
+    if is_loopback(api.host) or api.keys or api.key_secret or read_secret(settings.data_dir):
+        return
+    raise StackError(
+        f"The API needs keys to listen on {api.host}: set PENSTOCK_API__KEYS, make one with "
+        "`penstock keys create` while it runs on 127.0.0.1, or set PENSTOCK_API__HOST=127.0.0.1."
+    )
 
 
 def check_flower_exposure(settings: Settings) -> None:

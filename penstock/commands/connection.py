@@ -13,7 +13,7 @@ import typer
 from penstock.errors import InvalidRequest, PenstockError, Unavailable
 
 if TYPE_CHECKING:
-    from penstock.client import Penstock
+    from penstock.client import Client
 
 URL = "http://127.0.0.1:8000"
 Url = Annotated[str, typer.Option(envvar="PENSTOCK_URL", help="Address of the service.")]
@@ -33,11 +33,11 @@ def check_model_name(model: str | None) -> None:
 
 def connect(
     url: str, api_key: str | None, on_retry: Callable[[PenstockError, float], None] | None = None
-) -> Penstock:
+) -> Client:
     """A client of a service that answers now. Raises Unavailable, at once, where none does."""
-    from penstock.client import Penstock
+    from penstock.client import Client
 
-    client = Penstock(url, api_key, on_retry=on_retry)
+    client = Client(url, api_key, on_retry=on_retry)
     try:
         client.ping()
     except Unavailable as error:

@@ -75,12 +75,28 @@ def _start() -> None:
     settings = load_settings()
     check_exposure(settings)
     check_flower_exposure(settings)
-    check_model(settings.model.name)
+    for name in settings.model.models.values():
+        check_model(name)
     directory = DataDir(settings.data_dir)
     try:
-        _run(_with_ports(settings), directory)
+        _run(_with_ports(_with_secret(settings, directory)), directory)
     finally:
         directory.release()
+
+
+def _with_secret(settings: Settings, directory: DataDir) -> Settings:
+    from pydantic import SecretStr
+
+    from penstock.stack.directory import os_errors_as_sentences
+    from penstock.stack.secret import make_secret
+
+    if settings.api.key_secret is not None:
+        return settings
+    with os_errors_as_sentences(directory.root):
+        secret = SecretStr(make_secret(directory.root))
+    return settings.model_copy(
+        update={"api": settings.api.model_copy(update={"key_secret": secret})}
+    )
 
 
 def _with_ports(settings: Settings) -> Settings:

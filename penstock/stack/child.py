@@ -48,6 +48,8 @@ class ChildSpec:
     once: bool = False
     #: Dying before it was ready is tried again within `start_limit` instead of given up.
     retry_start: bool = False
+    #: Before a restart, however often it died in a row.
+    longest_pause: float = 30
     #: Asked in this order, each with a limit; SIGKILL after the last.
     stop: tuple[tuple[signal.Signals, float], ...] = ((signal.SIGTERM, 10),)
     #: What the kernel sends when this process is gone without a word (Linux).

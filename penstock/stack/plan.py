@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from penstock.keys import KeySigner
 from penstock.settings import ApiSettings, Settings
 from penstock.stack.child import ChildSpec
 from penstock.stack.directory import DataDir
@@ -58,6 +59,8 @@ def make_plan(settings: Settings, directory: DataDir, say: Callable[[str], None]
         "PENSTOCK_API__PORT": str(settings.api.port),
         "PENSTOCK_FLOWER__PORT": str(settings.flower.port),
     }
+    if settings.api.key_secret is not None:
+        environment["PENSTOCK_API__KEY_SECRET"] = settings.api.key_secret.get_secret_value()
     stores: list[ChildSpec] = []
     database_url = broker_url = None
     if settings.database.url is None:
@@ -110,6 +113,8 @@ def _roles(settings: Settings, environment: dict[str, str]) -> tuple[ChildSpec, 
             ready=partial(_worker_beats, settings.api, time.monotonic()),
             start_limit=_LOCAL_LOAD if is_local(settings.model.name) else _HUB_LOAD,
             barrier=False,
+            # One prompt that kills it may end five lives in a row, and the whole queue waits.
+            longest_pause=2,
             # It ends itself 15 s after its grace period at the latest.
             stop=((signal.SIGTERM, settings.worker.grace + 20),),
         ),
@@ -149,7 +154,11 @@ def _worker_beats(api: ApiSettings, since: float) -> bool:
 
 def bearer(api: ApiSettings) -> dict[str, str]:
     """The header with which this stack asks its own API."""
-    return {"Authorization": f"Bearer {api.keys[0].get_secret_value()}"} if api.keys else {}
+    if api.keys:
+        return {"Authorization": f"Bearer {api.keys[0].get_secret_value()}"}
+    if api.key_secret is not None:
+        return {"Authorization": f"Bearer {KeySigner(api.key_secret.get_secret_value()).own()}"}
+    return {}
 
 
 def _answers(host: str, port: int, path: str) -> bool:

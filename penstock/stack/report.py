@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+from penstock.hosts import is_loopback
 from penstock.settings import DEFAULT_MODEL, Settings
 from penstock.stack.directory import DataDir
 from penstock.stack.model import resolve_model
@@ -86,8 +87,13 @@ class StackFacts:
                 ("Waiting", f"{prompts:,} prompts for {name}, which this stack does not run")
             )
         if not self._settings.api.keys:
-            rows.append(("Access", "this machine only; no keys are set"))
+            rows.append(("Access", self._access()))
         return [*rows, ("Stop", "Ctrl-C")]
+
+    def _access(self) -> str:
+        if is_loopback(self._settings.api.host):
+            return "this machine, until there is a key: `penstock keys create`"
+        return "with keys of `penstock keys`"
 
     def _fact(self, name: str) -> str:
         value = self._model.get(name)

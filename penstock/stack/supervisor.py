@@ -19,7 +19,6 @@ from penstock.stack.child import Child, ChildSpec, describe_exit
 from penstock.stack.directory import os_errors_as_sentences
 
 FIRST_DELAY = 0.5  # seconds before the first restart, doubled with each further one
-LONGEST_DELAY = 30.0
 STEADY = 10.0  # seconds of life after which an earlier death is forgiven
 _TICK = 0.1
 _LOG_CHECK = 10.0
@@ -48,7 +47,7 @@ class _Kept:
         now = time.monotonic()
         if now - self.started >= STEADY:
             self.deaths = 0
-        delay = min(LONGEST_DELAY, FIRST_DELAY * 2.0**self.deaths)
+        delay = min(self.child.spec.longest_pause, FIRST_DELAY * 2.0**self.deaths)
         self.deaths = min(self.deaths + 1, 16)
         self.restart_at = now + delay
         return delay

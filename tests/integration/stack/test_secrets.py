@@ -22,12 +22,14 @@ Start = Callable[..., Up]
 
 DATABASE, BROKER, KEY = "planted-database-4f1c", "planted-broker-99ab", "planted-key-77d0"
 FLOWER, TOKEN, PROMPT = "planted-flower-31ee", "hf_planted5d2a", "planted-prompt-c0de"
-SECRETS = (DATABASE, BROKER, KEY, FLOWER, TOKEN, PROMPT)
+KEY_SECRET = "planted-key-secret-of-some-length-9d2e"
+SECRETS = (DATABASE, BROKER, KEY, KEY_SECRET, FLOWER, TOKEN, PROMPT)
 #: Whose environment holds what it needs.
 HOLDERS = {
     DATABASE: {"up", "api", "dispatcher", "worker"},
     BROKER: {"up", "api", "dispatcher", "worker", "flower"},
     KEY: {"up", "api"},
+    KEY_SECRET: {"up", "api"},
     FLOWER: {"up", "flower"},
     TOKEN: {"up", "worker"},
     PROMPT: set(),
@@ -69,6 +71,7 @@ def stack(up: Start, database_url: str, redis_socket: Path) -> Iterator[Up]:
                 "PENSTOCK_DATABASE__URL": database,
                 "PENSTOCK_BROKER__URL": f"redis+socket://planted:{BROKER}@{redis_socket}",
                 "PENSTOCK_API__KEYS": KEY,
+                "PENSTOCK_API__KEY_SECRET": KEY_SECRET,
                 "PENSTOCK_FLOWER__BASIC_AUTH": f"watcher:{FLOWER}",
                 "PENSTOCK_LOG__LEVEL": "INFO",
                 "HF_TOKEN": TOKEN,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from penstock.client import Penstock
+from penstock.client import Client
 from tests.support.service import Service, listen, serving
 
 
@@ -17,6 +17,6 @@ def service() -> Iterator[Service]:
 
 
 @pytest.fixture
-def client(service: Service) -> Iterator[Penstock]:
-    with Penstock(service.url, "secret", retry_for=5) as opened:
+def client(service: Service) -> Iterator[Client]:
+    with Client(service.url, "secret", retry_for=5) as opened:
         yield opened

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -124,6 +125,21 @@ def test_a_child_that_keeps_dying_is_started_less_and_less_often(
         stack.supervisor.stop()
 
     assert stack.lines[2:5] == expected
+
+
+def test_the_pause_before_a_restart_has_its_limit(
+    make_spec: Make, tmp_path: Path, logs: Path
+) -> None:
+    fragile = replace(make_spec("fragile", "raise SystemExit(3)"), longest_pause=0.5)
+    stack = Stack([make_spec("steady"), fragile], tmp_path)
+
+    with stack.supervisor.signals():
+        stack.supervisor.start()
+        with acting(lambda: until(lambda: len(stack.lines) >= 5)):
+            stack.supervisor.watch()
+        stack.supervisor.stop()
+
+    assert stack.lines[2:5] == ["fragile ended (exit status 3); starting again in 0.5 s"] * 3
 
 
 def test_children_stop_in_the_given_order(make_spec: Make, tmp_path: Path, logs: Path) -> None:
