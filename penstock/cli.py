@@ -10,7 +10,7 @@ import sys
 import typer
 
 from penstock import __version__
-from penstock.commands import annotate, chat, processes, status, up
+from penstock.commands import annotation, bench, chat, conversations, keys, processes, status, up
 from penstock.errors import PenstockError
 
 app = typer.Typer(
@@ -37,7 +37,7 @@ def _root(
     """Options of every command."""
 
 
-for _commands in (up, annotate, chat, status, processes):
+for _commands in (up, annotation, chat, status, bench, conversations, keys, processes):
     _commands.register(app)
 
 

@@ -12,15 +12,13 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
-from sklearn.pipeline import make_pipeline
 
 from examples.stdlib.answers import Answerer
 from examples.stdlib.extract import Row, extract, grouped_part_of, part_of
 from examples.stdlib.prompts import SUMMARY_QUESTIONS, summary_prompt, topic_prompt
 from examples.stdlib.topics import LABELS
+from examples.stdlib.word_count import guesses
 
 TOPIC_TOKENS = 8
 SUMMARY_TOKENS = 64
@@ -60,20 +58,10 @@ def _scores(rows: Sequence[Row], answers: Sequence[str]) -> Figures:
 def baseline_figures(train: Sequence[Row], heldout: Sequence[Row]) -> Figures:
     """Always the commonest topic, and logistic regression on the words of the same text."""
     commonest = Counter(row.topic for row in train).most_common(1)[0][0]
-    words = make_pipeline(
-        TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2)),
-        LogisticRegression(C=20, max_iter=2000),
-    )
-    words.fit([_text(row) for row in train], [row.topic for row in train])
-    guesses = [str(guess) for guess in words.predict([_text(row) for row in heldout])]
     return {
         "majority": _scores(heldout, [commonest] * len(heldout)),
-        "word_count": _scores(heldout, guesses),
+        "word_count": _scores(heldout, guesses(train, heldout)),
     }
-
-
-def _text(row: Row) -> str:
-    return f"{row.signature}\n{row.docstring}"
 
 
 def summary_figures(model: Answerer, train: Sequence[Row], heldout: Sequence[Row]) -> Figures:

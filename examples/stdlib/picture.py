@@ -1,53 +1,77 @@
-"""The demo's picture: rows over time, and accuracy by topic. Knows figures alone."""
+"""The demo's picture: rows over time, what probabilities mean, and accuracy by topic. Knows a
+report's figures; reads no table."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from penstock.annotation.report.about import Report
+from penstock.annotation.trust.calibration import Calibration
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 BLUE, GRAY, RED = "#2b6cb0", "#718096", "#c53030"
-NARROW = 12  # percent; a shorter bar has its label beside it
 
 
-def draw(
-    path: Path,
-    progress: Sequence[tuple[float, int]],
-    by_topic: Mapping[str, tuple[float, int]],
-    majority: float,
-) -> None:
-    """Write a PNG. `progress`: seconds and rows done; `by_topic`: accuracy and rows."""
+def draw(path: Path, report: Report, history: Sequence[tuple[float, int]]) -> None:
+    """Write a PNG. `history`: seconds and rows done."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    figure = Figure(figsize=(14, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
-    time_axes, topic_axes = figure.subplots(1, 2)
-
-    seconds = [at for at, _ in progress]
-    rows = [done for _, done in progress]
-    time_axes.plot(seconds, rows, color=BLUE, linewidth=2)
-    time_axes.fill_between(seconds, rows, color=BLUE, alpha=0.15)
-    time_axes.set(title="Rows annotated over time", xlabel="seconds", ylabel="rows")
-    time_axes.set_xlim(left=0)
-    time_axes.set_ylim(bottom=0)
-    time_axes.grid(alpha=0.3)
-
-    ranked = sorted(by_topic.items(), key=lambda item: item[1][0])
-    labels = [f"{topic} ({count})" for topic, (_, count) in ranked]
-    shares = [100 * share for _, (share, _) in ranked]
-    total = sum(count for _, count in by_topic.values())
-    accuracy = 100 * sum(share * count for share, count in by_topic.values()) / total
-    topic_axes.barh(labels, shares, color=BLUE)
-    for height, share in enumerate(shares):
-        inside = share >= NARROW
-        at, color = (1.5, "white") if inside else (share + 1.5, "black")
-        topic_axes.text(at, height, f"{share:.0f} %", va="center", color=color)
-    topic_axes.axvline(accuracy, color=RED, linewidth=1.5, label=f"all rows: {accuracy:.0f} %")
-    topic_axes.axvline(
-        100 * majority,
-        color=GRAY,
-        linewidth=1.5,
-        linestyle="--",
-        label=f"always the commonest topic: {100 * majority:.0f} %",
-    )
-    topic_axes.set(title="Accuracy by topic (rows)", xlabel="percent right", xlim=(0, 100))
-    figure.legend(loc="outside lower right", ncols=2, frameon=False)
+    time_axes, trust_axes, topic_axes = figure.subplots(1, 3)
+    _progress(time_axes, history)
+    _reliability(trust_axes, report)
+    _by_topic(topic_axes, report)
     figure.savefig(path, dpi=120)
+
+
+def _progress(axes: "Axes", history: Sequence[tuple[float, int]]) -> None:
+    seconds, rows = [at for at, _ in history], [done for _, done in history]
+    axes.plot(seconds, rows, color=BLUE, linewidth=2)
+    axes.fill_between(seconds, rows, color=BLUE, alpha=0.15)
+    axes.set(title="Rows annotated over time", xlabel="seconds", ylabel="rows")
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+
+
+def _reliability(axes: "Axes", report: Report) -> None:
+    axes.plot([0, 100], [0, 100], color=GRAY, linewidth=1, linestyle="--")
+    for voter in report.calibrated:
+        drawn = (("before", voter.before, RED), ("after", voter.after, BLUE))
+        for name, calibration, color in drawn:
+            if calibration is not None:
+                _curve(axes, name, calibration, color)
+    axes.set(title="Does a probability mean what it says?", xlim=(0, 100), ylim=(0, 100))
+    axes.set(xlabel="percent that the model says", ylabel="percent right")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="upper left", frameon=False)
+
+
+def _curve(axes: "Axes", name: str, calibration: Calibration, color: str) -> None:
+    says = [100 * each.confidence for each in calibration.bins]
+    right = [100 * each.accuracy for each in calibration.bins]
+    label = f"{name} scaling: {100 * calibration.ece:.1f} % off"
+    axes.plot(says, right, color=color, marker="o", markersize=4, label=label)
+
+
+def _by_topic(axes: "Axes", report: Report) -> None:
+    found = [(score.name, score.gold, score.recall) for score in report.findings.gold.scores()]
+    shares = sorted(
+        ((recall, f"{name} ({rows})") for name, rows, recall in found if recall is not None),
+        key=lambda pair: pair[0].middle,
+    )
+    labels = [label for _, label in shares]
+    middles = [100 * recall.middle for recall, _ in shares]
+    below = [100 * (recall.middle - recall.low) for recall, _ in shares]
+    above = [100 * (recall.high - recall.middle) for recall, _ in shares]
+    axes.barh(labels, middles, color=BLUE, xerr=[below, above], ecolor="black", capsize=3)
+    accuracy = report.findings.gold.accuracy
+    if accuracy is not None:
+        percent = 100 * accuracy.middle
+        axes.axvline(percent, color=RED, linewidth=1.5)
+        axes.set(xlabel=f"percent right, 95 % intervals; of all rows {percent:.0f} %")
+    axes.set(title="Accuracy by topic (rows)", xlim=(0, 100))

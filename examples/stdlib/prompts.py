@@ -1,7 +1,7 @@
 """Every prompt that the tiny model is trained on, asked with and evaluated by.
 
-`TOPIC_TEMPLATE` is what `penstock annotate --template` gets; with `--choices` the command appends
-the line that `topic_prompt` appends, so that training and annotation see the same text.
+`topics.toml` has the topic question once more, as an annotation's task; a test holds the two
+against each other, so that training and annotation see the same text.
 """
 
 from examples.stdlib.extract import Row
@@ -48,7 +48,7 @@ SMALL_TALK = (
 
 
 def topic_prompt(row: Row) -> str:
-    """The question for the topic of one row, exactly as `penstock annotate --choices` sends it."""
+    """The question for the topic of one row, exactly as the task `topics.toml` asks it."""
     return topic_text(row.signature, row.docstring)
 
 

@@ -15,7 +15,7 @@ import pytest
 from examples.stdlib.stack import CHECKOUT, RunningStack, running
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def stack() -> Iterator[RunningStack]:
     # In a folder that other accounts may pass through, as PostgreSQL must when we are root.
     folder = Path(tempfile.mkdtemp(prefix="penstock-test-"))
@@ -36,11 +36,13 @@ class Shell:
         self._environment = os.environ | {"PENSTOCK_URL": url, "PYTHONPATH": str(CHECKOUT)}
         self._folder = folder
 
-    def start(self, module: str, *arguments: str | Path) -> subprocess.Popen[str]:
+    def start(
+        self, module: str, *arguments: str | Path, **environment: str
+    ) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-m", module, *map(str, arguments)],
             cwd=self._folder,
-            env=self._environment,
+            env=self._environment | environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

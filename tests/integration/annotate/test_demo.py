@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import signal
@@ -14,6 +15,8 @@ import psutil
 import pytest
 
 from examples.stdlib.stack import CHECKOUT
+from examples.stdlib.topics import LABELS
+from penstock.annotation.rounds.manifest import load, manifest_path
 
 pytestmark = pytest.mark.slow
 
@@ -64,9 +67,16 @@ def test_the_demo_shows_addresses_answers_and_figures_and_leaves_nothing(
     assert demo.returncode == 0, rest
     assert re.search(r"API +http://127\.0\.0\.1:\d+/docs", before)
     assert re.search(r"Flower +http://127\.0\.0\.1:\d+", before)
-    for shown in ("10 of 40 rows", "Accuracy", "rows/s", "padded share", "shutil.copytree"):
+    for shown in ("40 of 40 rows", "gold rows", "Krippendorff", "What it cost", "shutil.copytree"):
         assert shown in rest
-    assert (tmp_path / "demo-output" / "demo.png").read_bytes().startswith(b"\x89PNG")
+    output = tmp_path / "demo-output"
+    assert (output / "demo.png").read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in (output / "report.html").read_text()
+    assert load(manifest_path(output / "labelled.csv")).counts.rows == 40
+    with (output / "labelled.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 40
+    assert {row["label"] for row in rows} <= set(LABELS)
     assert not psutil.pid_exists(int(worker[1]))
     assert list(folder.iterdir()) == []
 

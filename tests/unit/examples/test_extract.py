@@ -5,7 +5,7 @@ import hashlib
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import astuple
+from dataclasses import asdict, astuple
 from pathlib import Path
 
 import pytest
@@ -19,11 +19,15 @@ from examples.stdlib.extract import (
     main,
     part_of,
 )
-from examples.stdlib.prompts import CHOICES_LINE, TOPIC_TEMPLATE, topic_prompt
+from examples.stdlib.prompts import topic_prompt
 from examples.stdlib.topics import LABELS
 from examples.stdlib.walk import MAX_DOCSTRING, MAX_SIGNATURE
+from examples.stdlib.word_count import COLUMN
+from penstock.annotation.task.questions import voters
+from penstock.annotation.task.task import load_task
 
 ROOT = Path(__file__).parents[3]
+TASK = ROOT / "examples" / "stdlib" / "topics.toml"
 
 
 def _part(name: str) -> list[Row]:
@@ -124,10 +128,12 @@ def test_the_csv_gives_back_the_rows(tmp_path: Path) -> None:
         assert [Row(**columns) for columns in csv.DictReader(stream)] == _part("heldout")
 
 
-def test_the_trained_prompt_is_the_template_and_the_line_of_choices() -> None:
+def test_the_task_asks_what_the_model_was_trained_to_read() -> None:
     row = Row("m.f", "function", "f(x)", "Say {x}.", "Say {x}.", "text")
+    task = load_task(TASK)
+    [asked, other] = voters(task)
 
-    rendered = TOPIC_TEMPLATE.replace("{signature}", "f(x)").replace("{docstring}", "Say {x}.")
-
-    assert topic_prompt(row) == rendered + CHOICES_LINE
-    assert "\nAnswer with one of: " + ", ".join(LABELS) + "." == CHOICES_LINE
+    assert asked.questions is not None
+    assert list(asked.questions.ask(asdict(row))) == [topic_prompt(row)]
+    assert task.labels == LABELS
+    assert (other.column, task.gold) == (COLUMN, "topic")
