@@ -38,7 +38,13 @@ def prompts(count: int) -> list[str]:
 
 
 def post(client: httpx2.Client, count: int, **fields: object) -> str:
-    body = {"messages": prompts(count), "max_tokens": 8, "temperature": 0, **fields}
+    body = {
+        "messages": prompts(count),
+        "max_tokens": 8,
+        "temperature": 0,
+        "use_cache": False,
+        **fields,
+    }
     answer = client.post("/batch-generate", json=body)
     answer.raise_for_status()
     return str(answer.json()["request_id"])
@@ -133,7 +139,12 @@ def _chats(client: httpx2.Client, count: int) -> list[float]:
     times = []
     for _ in range(count):
         began = time.perf_counter()
-        body = {"message": "What does json.dumps do?", "max_tokens": 40, "temperature": 0}
+        body = {
+            "message": "What does json.dumps do?",
+            "max_tokens": 40,
+            "temperature": 0,
+            "use_cache": False,
+        }
         client.post("/chat", json=body).raise_for_status()
         times.append(time.perf_counter() - began)
     return times

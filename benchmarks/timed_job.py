@@ -60,7 +60,8 @@ def run(up: Stack, client: httpx2.Client, rows: int) -> TimedJob:
 
 def _body(rows: int) -> bytes:
     prompts = [f"Row {n}: what is this about, and why?" for n in range(rows)]
-    return json.dumps({"messages": prompts, "max_tokens": 8, "temperature": 0}).encode()
+    body = {"messages": prompts, "max_tokens": 8, "temperature": 0, "use_cache": False}
+    return json.dumps(body).encode()
 
 
 def _post(client: httpx2.Client, body: bytes) -> str:

@@ -48,14 +48,21 @@ def single(vocabulary: int) -> Workload:
     return Workload("single", (Job(_tokens(draw, MEAN_IN, vocabulary), 64),))
 
 
-def labels(count: int, vocabulary: int, encode: Callable[[str], list[int]]) -> Workload:
+def labels(
+    count: int,
+    vocabulary: int,
+    encode: Callable[[str], list[int]],
+    *,
+    shared: int = 400,
+    own: int = 40,
+) -> Workload:
     """Which of eight labels of one to four tokens: the shared instruction before each prompt."""
     draw = random.Random(19)  # noqa: S311
-    instruction = _tokens(draw, 400, vocabulary)
+    instruction = _tokens(draw, shared, vocabulary)
     texts = _label_texts(encode)
     choices = tuple(tuple(encode(text)) for text in texts)
-    jobs = [Job(instruction + _tokens(draw, 40, vocabulary), 1, choices) for _ in range(count)]
-    return Workload(f"labels-{count}", tuple(jobs), texts, shared=len(instruction))
+    jobs = [Job(instruction + _tokens(draw, own, vocabulary), 1, choices) for _ in range(count)]
+    return Workload(f"labels-{count}-{shared}", tuple(jobs), texts, shared=len(instruction))
 
 
 def _label_texts(encode: Callable[[str], list[int]]) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ from tests.chaos import report
 from tests.chaos.clients import FINISHED, LAST_WORD, Book, Client
 from tests.chaos.faults import Faults
 from tests.chaos.races import Races
+from tests.chaos.receivers import Receivers, listening
 from tests.chaos.verdict import Verdict, judge, show
 from tests.chaos.world import MODELS, World, database, world
 
@@ -60,8 +61,8 @@ def main(
     run = Run(seconds, seed, workers, model, wanted)
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory(prefix="penstock-chaos-") as folder:
-        with world(Path(folder), workers=workers, model=model) as made:
-            verdict = _judged(run, made, console)
+        with listening() as receivers, world(Path(folder), workers=workers, model=model) as made:
+            verdict = _judged(run, made, receivers, console)
             verdict.broken += [f"{name} would not end" for name in made.stop()]
         verdict.must("processes left behind", _left(made))
     show(verdict, console)
@@ -72,9 +73,10 @@ def main(
     raise SystemExit(1 if verdict.broken else 0)
 
 
-def _judged(run: Run, made: World, console: Console) -> Verdict:
+def _judged(run: Run, made: World, receivers: Receivers, console: Console) -> Verdict:
     truth = database(made)
-    stopping, book = threading.Event(), Book(echoes=run.model == "fake")
+    stopping = threading.Event()
+    book = Book(echoes=run.model == "fake", callbacks=receivers.urls)
     storm = Faults(made, truth, random.Random(run.seed), stopping)
     url = str(made.state["api_url"])
     clients = [Client(url, book, 1_000 * run.seed + n, stopping) for n in range(CLIENTS + 1)]
@@ -93,7 +95,9 @@ def _judged(run: Run, made: World, console: Console) -> Verdict:
         thread.join(timeout=LAST_WORD + 60)
     storm.heal()
     waited = _await_quiet(storm, book, racing)
+    receivers.await_taken(truth)
     verdict = judge(truth, book, storm, counts, made.logs())
+    receivers.judge(verdict, truth, book)
     verdict.figures["from the last fault to the last outcome"] = f"{waited:.1f} s"
     truth.close()
     return verdict

@@ -8,6 +8,7 @@ import random
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +33,7 @@ class Job:
     prompts: list[str]
     poison: frozenset[int] = frozenset()
     reopened: bool = False
+    callback: str | None = None  #: who is told of its end
     seen: dict[int, str | None] = field(default_factory=dict)  #: outcomes that a client read
     status: str = "queued"
 
@@ -42,11 +44,12 @@ class Job:
 
 class Book:
     """What the clients were told, for all of them. `echoes`: the model is the fake one, whose
-    answers are known."""
+    answers are known. `callbacks`: where jobs may have their end told."""
 
-    def __init__(self, *, echoes: bool) -> None:
+    def __init__(self, *, echoes: bool, callbacks: Sequence[str]) -> None:
         self._lock = threading.Lock()
         self.echoes = echoes
+        self.callbacks = callbacks
         self.jobs: dict[str, Job] = {}
         self.answers: Counter[str] = Counter()
         self.wrong: list[str] = []
@@ -175,6 +178,8 @@ class Client(threading.Thread):
         prompts = [f"{tag} row {n} of {count}" for n in range(count)]
         job = Job("", kind, prompts)
         body: dict[str, Any] = {"messages": prompts, "max_tokens": 16, "temperature": 0}
+        if draw.random() < 0.5:
+            body["callback_url"] = job.callback = draw.choice(self._book.callbacks)
         one = draw.randrange(count)
         if kind == "poison":
             job.poison = frozenset({one})

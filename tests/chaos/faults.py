@@ -52,6 +52,7 @@ class Kill:
     `restarts`: its own slot comes back at once, else another has to take over. `moved_at`: when
     the first of these rows had a result."""
 
+    worker: str
     at: float
     restarts: bool
     rows: list[tuple[str, int]]
@@ -71,6 +72,7 @@ class Faults:
     busy: list[float] = field(default_factory=list)  #: share of its time that an engine computed
     pauses: list[threading.Thread] = field(default_factory=list)
     looked_at: float = 0.0
+    began: float = field(default_factory=time.monotonic)
 
     def kinds(self) -> dict[str, Callable[[], bool]]:
         """By name. Each returns False where it found nothing to do it to."""
@@ -106,7 +108,7 @@ class Faults:
         while self.world.pid(worker) == pid and time.monotonic() < at + 1:
             time.sleep(0.01)
         if rows := self._ask(RUNNING, slot=slot(worker)):
-            self.kills.append(Kill(at, self.world.restarts(worker), rows))
+            self.kills.append(Kill(worker, at, self.world.restarts(worker), rows))
         return True
 
     def watch(self) -> None:

@@ -81,6 +81,7 @@ def judge(
         (f"{RECOVERY}, another takes over", False, LEASE + TAKE_OVER_LIMIT),
     ):
         _recovery(verdict, what, [k for k in faults.kills if k.restarts is restarts], limit, book)
+    verdict.figures["slowest recoveries"] = _slowest(faults)
     if faults.busy:
         idle = 1 - statistics.fmean(faults.busy)
         verdict.figures["engine idle share, while it lived"] = f"{100 * idle:.0f} %"
@@ -113,6 +114,13 @@ def _recovery(verdict: Verdict, what: str, kills: list[Kill], limit: float, book
     )
     if book.echoes and len(times) >= FEWEST_KILLS and median > limit:
         verdict.broken.append(f"{what}: median {median:.1f} s")
+
+
+def _slowest(faults: Faults) -> str:
+    """Where to look in the list of faults."""
+    took = [(k.moved_at - k.at, k) for k in faults.kills if k.moved_at is not None]
+    took = sorted(took, key=lambda pair: pair[0], reverse=True)[:5]
+    return ", ".join(f"{s:.1f} s of {k.worker} at {k.at - faults.began:.0f} s" for s, k in took)
 
 
 def _changed(book: Book) -> int:
