@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-EXTRAS := server,engine,embedded,demo,dev
-JOBS   := 2
+EXTRAS := server,engine,embedded,s3,tables,demo,dev
+JOBS   := 3
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up test check bench chaos scale docs migrate clean
@@ -28,7 +28,7 @@ up: setup ## run the whole stack here until Ctrl-C (ARGS="--model fake --port 0"
 	$(BIN)/penstock up $(ARGS)
 
 test: setup ## run every test (FAST=1 leaves out the slow ones, JOBS=0 in one process, ARGS are pytest's)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(if $(FAST),-m "not slow") $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(if $(FAST),-m "not slow") $(ARGS)
 
 check: setup ## lint, types, floors, generated docs, compose files
 	$(BIN)/ruff check .

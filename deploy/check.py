@@ -109,7 +109,7 @@ def _structure(tree: Node) -> Iterator[str]:
     if unknown:
         yield f"unknown sections {sorted(unknown)}"
     for name, service in tree["services"].items():
-        for rule in (_keys, _image, _health, _order, _ports, _mounts, _command, _variables):
+        for rule in (_keys, _image, _health, _order, _ports, _mounts, _paths, _command, _variables):
             for problem in rule(service, tree):
                 yield f"{name} {problem}"
 
@@ -183,6 +183,18 @@ def _mounts(service: Node, tree: Node) -> Iterator[str]:
     for network in service.get("networks", []):
         if network not in tree["networks"]:
             yield f"uses the undeclared network {network}"
+
+
+def _paths(service: Node, tree: Node) -> Iterator[str]:
+    """What is written to a container's own disk is gone with it."""
+    targets = {mount.split(":")[1] for mount in service.get("volumes", [])}
+    command = service.get("command") or [""]
+    paths = {name: path for name, path in (service.get("environment") or {}).items() if path}
+    if command == ["penstock", "serve"] and "PENSTOCK_BLOBS__PATH" not in paths:
+        yield "keeps files nowhere: PENSTOCK_BLOBS__PATH is not set"
+    for name, path in paths.items():
+        if name.endswith("__PATH") and path not in targets:
+            yield f"has {path} for {name}, which is no volume"
 
 
 def _command(service: Node, tree: Node) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Writes `docs/reference/` from the code: the settings and the command line.
+"""Writes `docs/reference/` from the code: the settings, the command line, the task file's schema.
 
 `python -m docs.generate` writes, `--check` only compares. Same output on every machine.
 """
@@ -16,6 +16,7 @@ import typer
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
+from penstock.annotation.task.schema import schema_text
 from penstock.cli import app
 from penstock.settings import Settings
 
@@ -70,6 +71,8 @@ def _type(kind: object) -> str:
         return _type(next(part for part in arguments if part is not type(None)))
     if origin is list:
         return "list of secrets" if arguments[0] is SecretStr else f"list of {_type(arguments[0])}"
+    if origin is dict:
+        return "JSON object"
     if kind is SecretStr:
         return "secret"
     return _TYPES[typing.cast(type, kind)]
@@ -77,7 +80,7 @@ def _type(kind: object) -> str:
 
 def _default(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True, validated_data={})
-    if value is None or value == []:
+    if value is None or value in ([], {}):
         return ""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
@@ -90,14 +93,23 @@ def cli_page() -> str:
     """Every command with its arguments and options."""
     root = typer.main.get_command(app)
     lines = ["# Command line", "", NOTE, "", (root.help or "").strip(), ""]
-    commands: dict[str, typing.Any] = getattr(root, "commands", {})
-    lines += [f"- [`penstock {name}`](#penstock-{name})" for name in commands]
+    commands = dict(_commands(root))
+    lines += [f"- [`penstock {name}`](#penstock-{name.replace(' ', '-')})" for name in commands]
     for name, command in commands.items():
         lines += ["", f"## penstock {name}", "", *_paragraphs(command.help or "")]
         shown = [*_parameters(command.params)]
         if shown:
             lines += ["", "| | meaning | default |", "|---|---|---|", *shown]
     return "\n".join([*lines, ""])
+
+
+def _commands(group: typing.Any, above: str = "") -> Iterator[tuple[str, typing.Any]]:
+    """Every command by its whole name; of a group its members."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _commands(command, f"{above}{name} ")
+        else:
+            yield above + name, command
 
 
 def _paragraphs(text: str) -> list[str]:
@@ -126,7 +138,11 @@ def _spellings(option: typing.Any) -> list[str]:
 
 def main(arguments: list[str]) -> int:
     """Write the pages, or compare them; the exit status."""
-    pages = {"settings.md": settings_page(), "cli.md": cli_page()}
+    pages = {
+        "settings.md": settings_page(),
+        "cli.md": cli_page(),
+        "task.schema.json": schema_text(),
+    }
     REFERENCE.mkdir(parents=True, exist_ok=True)
     stale = [
         name

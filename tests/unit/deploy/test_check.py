@@ -74,6 +74,8 @@ def _drop(*path: str) -> Callable[[Node], None]:
         ),
         (_set("api", "ports", value=["8000:8000"]), "api opens 8000:8000 to more than"),
         (_set("worker", "volumes", value=["m:/m"]), "worker mounts the undeclared volume m"),
+        (_set("api", "volumes", value=[]), "api has /blobs for PENSTOCK_BLOBS__PATH, which is no"),
+        (_drop("api", "environment", "PENSTOCK_BLOBS__PATH"), "api keeps files nowhere"),
         (_set("worker", "networks", value=["n"]), "worker uses the undeclared network n"),
         (
             _set("prometheus", "volumes", value=["./no.yml:/x:ro"]),
