@@ -3,6 +3,8 @@ database as `Unavailable`. Knows no table; owns no retry but that of a lost race
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -26,6 +28,7 @@ _LOCK_TIMEOUT = 10.0
 _IDLE_IN_TRANSACTION = 60.0
 #: Deadlock and serialization failure: the transaction was rolled back, and may simply run again.
 _LOST_RACES = ("40P01", "40001")
+_RETRY_PAUSE = 0.05  # seconds, doubled for each try
 
 
 def sqlalchemy_url(url: str) -> str:
@@ -90,6 +93,8 @@ class Database:
                 if _sqlstate(error.__cause__) not in _LOST_RACES:
                     raise
                 log.info("transaction.retried", attempt=attempt)
+            # Who comes back at once takes its first lock again before the other has woken up.
+            time.sleep(_RETRY_PAUSE * 2**attempt * random.uniform(0.5, 1))  # noqa: S311
         with self.begin() as conn:
             return work(conn)
 

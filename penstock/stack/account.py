@@ -5,10 +5,13 @@ Knows permissions of folders; nothing of PostgreSQL itself.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pwd
 import stat
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,11 +62,29 @@ def other_account() -> Account | None:
     """Whom PostgreSQL must run as: nobody else (None), or `pgserver` where we are root."""
     if os.geteuid() != 0:
         return None
-    try:
-        entry = pwd.getpwnam(NAME)
-    except KeyError:
-        entry = _create()
+    entry = _find()
+    if entry is None:
+        with _alone():
+            entry = _find() or _create()
     return Account(NAME, entry.pw_uid, entry.pw_gid)
+
+
+def _find() -> pwd.struct_passwd | None:
+    try:
+        return pwd.getpwnam(NAME)
+    except KeyError:
+        return None
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """One process at a time: of two `useradd` for one name the later gives it another id."""
+    folder = os.open("/etc", os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def _create() -> pwd.struct_passwd:

@@ -22,7 +22,7 @@ from tests.support.redis import flush
 from tests.support.workers import TIMING, Processes
 from workers.queues import WakeUps
 
-SPEED = 20  # words a second: slow enough to leave in the middle
+SPEED = 10  # words a second: slow enough to leave in the middle
 
 
 @dataclass
