@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,12 +17,16 @@ from penstock.errors import InvalidRequest, UnsafeModel
 
 ROLES = {"system": "System", "user": "User", "assistant": "Assistant"}
 PLAIN_OPENING = "Assistant:"
+PORTION = 32_000  #: characters that are encoded at once, before others get their turn
 #: What every template is tried with before the first chat comes.
 TRIALS = (
     (("user", "?"),),
     (("system", "Be brief."), ("user", "?")),
     (("user", "?"), ("assistant", "!"), ("user", "?")),
 )
+
+#: Turns of (role, content).
+Chat = Sequence[tuple[str, str]]
 
 
 class TokenizerCodec:
@@ -48,29 +52,29 @@ class TokenizerCodec:
             for trial in TRIALS:
                 # Not every template takes every chat; what it says then is for whoever sends one.
                 with contextlib.suppress(TemplateError, LookupError, TypeError, ValueError):
-                    self._encode_template(trial)
+                    self._encode_template([trial])
         except TemplateLimit as error:
             raise UnsafeModel(f"The model's chat template {error}.") from error
 
-    def encode_chat(self, messages: Sequence[tuple[str, str]]) -> tuple[int, ...]:
+    def encode_chat(self, messages: Chat) -> tuple[int, ...]:
         """Raises InvalidRequest when the model's template does not take these messages."""
-        with self._lock:
-            if not self.has_template:
-                return self._encode_plain(messages)
-            try:
-                return self._encode_template(messages)
-            except TemplateError as error:
-                merged = _merge_system(messages)
-                if merged is None:
-                    raise _refused(error) from error
-            except TemplateLimit as error:
-                raise _too_much(error) from error
-            try:
-                return self._encode_template(merged)
-            except TemplateError as error:
-                raise _refused(error) from error
-            except TemplateLimit as error:
-                raise _too_much(error) from error
+        (encoded,) = self.encode_chats([messages])
+        if isinstance(encoded, InvalidRequest):
+            raise encoded
+        return encoded
+
+    def encode_chats(self, chats: Sequence[Chat]) -> list[tuple[int, ...] | InvalidRequest]:
+        """Each one's tokens, or why it has none. Many cost less together than one by one; others
+        who want to encode are let in between."""
+        encoded: list[tuple[int, ...] | InvalidRequest] = []
+        for portion in _portions(chats):
+            with self._lock:
+                encoded += (
+                    self._encode_templates(portion)
+                    if self.has_template
+                    else self._ids_of(list(map(_plain, portion)), split_special_tokens=True)
+                )
+        return encoded
 
     def encode_text(self, text: str) -> tuple[int, ...]:
         """A text that is no chat, as the tokenizer begins texts. Raises InvalidRequest for one
@@ -103,7 +107,7 @@ class TokenizerCodec:
     def _last_opening(self) -> str:
         """What stands between the last control token and the answer: tokenizers look at it."""
         try:
-            chat = self._render([{"role": "user", "content": "?"}])
+            (chat,) = self._render([[{"role": "user", "content": "?"}]])
         except (TemplateError, TemplateLimit):
             return ""
         added = self._tokenizer.added_tokens_decoder.values()
@@ -112,42 +116,85 @@ class TokenizerCodec:
         opening: str = chat[max(ends, default=0) :]
         return opening
 
-    def _encode_template(self, messages: Sequence[tuple[str, str]]) -> tuple[int, ...]:
-        chat = [{"role": role, "content": content} for role, content in messages]
+    def _encode_templates(self, chats: Sequence[Chat]) -> list[tuple[int, ...] | InvalidRequest]:
+        if len(chats) > 1:
+            with contextlib.suppress(Exception):  # whose fault it was shows when each is tried
+                return list(self._encode_template(chats))
+        return [self._encode_alone(chat) for chat in chats]
+
+    def _encode_alone(self, chat: Chat) -> tuple[int, ...] | InvalidRequest:
+        merged = _merge_system(chat)
+        try:
+            try:
+                (tokens,) = self._encode_template([chat])
+            except TemplateError:
+                if merged is None:
+                    raise
+                (tokens,) = self._encode_template([merged])
+        except TemplateLimit as error:
+            return _too_much(error)
+        except Exception as error:  # a template is a program, and may fail in any way
+            return _refused(error)
+        return tokens
+
+    def _encode_template(self, chats: Sequence[Chat]) -> list[tuple[int, ...]]:
         # The steps of `apply_chat_template`, with a look at what was rendered in between.
         tokenizer = self._tokenizer
+        asked = [[{"role": role, "content": content} for role, content in chat] for chat in chats]
         template = tokenizer.get_chat_template()
-        marked = tokenizer._mark_chat_inputs(template, [chat], None, None, {}, True, False)[0]
-        text = self._render(marked[0])
-        if len(text) > longest_output(sum(len(content) for _, content in messages)):
-            raise TemplateLimit(f"makes {len(text):,} characters of this chat")
-        encoded = tokenizer(text, add_special_tokens=False, sanitize_control_tokens=True)
-        return tuple(encoded["input_ids"])
+        marked = tokenizer._mark_chat_inputs(template, asked, None, None, {}, True, False)[0]
+        texts = self._render(marked)
+        for chat, text in zip(chats, texts, strict=True):
+            if len(text) > longest_output(sum(len(content) for _, content in chat)):
+                raise TemplateLimit(f"makes {len(text):,} characters of this chat")
+        clean = marked == asked  # nobody wrote what looks like a control token
+        return self._ids_of(texts, add_special_tokens=False, sanitize_control_tokens=not clean)
 
-    def _render(self, chat: list[dict[str, str]]) -> str:
+    def _render(self, chats: list[list[dict[str, str]]]) -> list[str]:
         """By transformers, in jinja2's sandbox, and not for ever."""
         render = partial(
-            self._tokenizer.apply_chat_template, chat, add_generation_prompt=True, tokenize=False
+            self._tokenizer.apply_chat_template, chats, add_generation_prompt=True, tokenize=False
         )
         return self._watch.limit(render)
 
-    def _encode_plain(self, messages: Sequence[tuple[str, str]]) -> tuple[int, ...]:
-        lines = [f"{ROLES.get(role, role.capitalize())}: {content}\n" for role, content in messages]
-        text = "".join(lines) + PLAIN_OPENING
-        return tuple(self._tokenizer(text, split_special_tokens=True)["input_ids"])
+    def _ids_of(self, texts: list[str], **options: bool) -> list[tuple[int, ...]]:
+        encoded = self._tokenizer(
+            texts, return_attention_mask=False, return_token_type_ids=False, **options
+        )
+        return list(map(tuple, encoded["input_ids"]))
 
 
-def _merge_system(messages: Sequence[tuple[str, str]]) -> list[tuple[str, str]] | None:
+def _plain(chat: Chat) -> str:
+    lines = [f"{ROLES.get(role, role.capitalize())}: {content}\n" for role, content in chat]
+    return "".join(lines) + PLAIN_OPENING
+
+
+def _portions(chats: Sequence[Chat]) -> Iterator[list[Chat]]:
+    """In order, each of about as many characters as are encoded in a few milliseconds."""
+    portion: list[Chat] = []
+    size = 0
+    for chat in chats:
+        portion.append(chat)
+        size += sum(len(content) for _, content in chat)
+        if size >= PORTION:
+            yield portion
+            portion, size = [], 0
+    if portion:
+        yield portion
+
+
+def _merge_system(chat: Chat) -> Chat | None:
     """The system message in front of the first user message, for templates without such a role."""
-    if len(messages) < 2 or messages[0][0] != "system" or messages[1][0] != "user":
+    if len(chat) < 2 or chat[0][0] != "system" or chat[1][0] != "user":
         return None
-    return [("user", f"{messages[0][1]}\n\n{messages[1][1]}"), *messages[2:]]
+    return [("user", f"{chat[0][1]}\n\n{chat[1][1]}"), *chat[2:]]
 
 
 def _too_much(error: TemplateLimit) -> InvalidRequest:
     return InvalidRequest(f"The model's chat template {error}.", param="messages")
 
 
-def _refused(error: TemplateError) -> InvalidRequest:
-    reason = (error.message or type(error).__name__)[:200]
+def _refused(error: Exception) -> InvalidRequest:
+    told = error.message if isinstance(error, TemplateError) else None
+    reason = (told or type(error).__name__)[:200]
     return InvalidRequest(f"The model's chat template refuses this: {reason}", param="messages")

@@ -42,6 +42,11 @@ class FakeCodec:
             tokens += [ROLE, *_bytes(role), CONTENT, *_bytes(content)]
         return (*tokens, ROLE, *b"assistant", CONTENT)
 
+    def encode_chats(
+        self, chats: Sequence[Sequence[tuple[str, str]]]
+    ) -> list[tuple[int, ...] | InvalidRequest]:
+        return [self.encode_chat(chat) for chat in chats]
+
     def encode_text(self, text: str) -> tuple[int, ...]:
         return tuple(_bytes(text))
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal, Protocol
 
+from penstock.errors import InvalidRequest
+
 
 class FinishReason(StrEnum):
     """Why a row ended. The first two are results, the others are outcomes without one."""
@@ -208,7 +210,13 @@ class Codec(Protocol):
 
     def encode_chat(self, messages: Sequence[tuple[str, str]]) -> tuple[int, ...]:
         """Token ids of (role, content) turns, with the model's template and the opening of the
-        assistant's turn."""
+        assistant's turn. Raises InvalidRequest."""
+        ...
+
+    def encode_chats(
+        self, chats: Sequence[Sequence[tuple[str, str]]]
+    ) -> Sequence[tuple[int, ...] | InvalidRequest]:
+        """The same of many at once, in order; of one that has none, the reason."""
         ...
 
     def encode_text(self, text: str) -> tuple[int, ...]:

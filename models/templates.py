@@ -11,11 +11,13 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, TypeVar
 
 from jinja2 import nodes
 from jinja2.exceptions import TemplateError
 from transformers.utils.chat_template_utils import _compile_jinja_template
+
+T = TypeVar("T")
 
 LARGEST: Final = 200_000  #: characters of a template; the longest known have about 20,000
 LOOKS: Final = 10  #: of the watch, until a rendering has taken too long
@@ -76,7 +78,7 @@ class Watch:
         self._running: dict[int, int] = {}  #: looks by thread
         self._thread: threading.Thread | None = None
 
-    def limit(self, render: Callable[[], str]) -> str:
+    def limit(self, render: Callable[[], T]) -> T:
         """What `render` returns. Raises TemplateLimit when it took too long."""
         me = threading.get_ident()
         try:

@@ -5,23 +5,20 @@ Knows the codec and stored parameters; knows no engine, no SQL and no lease prot
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 
 from batching.requests import EngineRequest
 from models.runner import Codec
 from penstock.errors import InvalidRequest, PromptError
-from penstock.telemetry import get_logger
 from storage.records import RAW, ClaimedRequest, ClaimedShard, Messages, Params
 from storage.states import Lane
 from workers import history, params
 from workers.lease import Lease
 from workers.params import TRIM
 
-log = get_logger(__name__)
-
-Ask = Callable[[ClaimedRequest], EngineRequest]
+Encoded = tuple[int, ...] | InvalidRequest
 
 
 class Refused(Exception):
@@ -42,22 +39,48 @@ class Prompts:
         self._codec = codec
         self._context = context
 
-    def of(self, lease: Lease) -> Ask:
-        """For the requests of one shard: what they have in common is looked up once. The function
-        raises `Refused`."""
+    def of(self, lease: Lease) -> Iterator[tuple[int, EngineRequest | Refused]]:
+        """By position in the shard, what the engine gets, or the reason why a prompt cannot run.
+        What they have in common is looked up once, and chats are encoded together."""
         patterns: dict[int, EngineRequest | Refused] = {}  # by the parameters' identity
-
-        def ask(request: ClaimedRequest) -> EngineRequest:
+        for request in lease.shard.requests:
             asked = lease.asked_of(request.position)
             if id(asked) not in patterns:
                 patterns[id(asked)] = self._pattern(lease, asked)
-            pattern = patterns[id(asked)]
-            if isinstance(pattern, Refused):
-                raise pattern
-            prompt = self._prompt(lease, request, pattern.sampling.max_tokens)
-            return replace(pattern, id=lease.request_id(request.position), prompt=prompt)
+        tokens = self._together(lease)
+        for request in lease.shard.requests:
+            pattern = patterns[id(lease.asked_of(request.position))]
+            yield request.position, self._one(lease, request, pattern, tokens.get(request.position))
 
-        return ask
+    def _one(
+        self,
+        lease: Lease,
+        request: ClaimedRequest,
+        pattern: EngineRequest | Refused,
+        tokens: Encoded | None,
+    ) -> EngineRequest | Refused:
+        if isinstance(pattern, Refused):
+            return pattern
+        try:
+            if tokens is None:
+                prompt = self._prompt(lease, request, pattern.sampling.max_tokens)
+            else:
+                prompt = self._fitting(tokens)
+        except Refused as refused:
+            return refused
+        return replace(pattern, id=lease.request_id(request.position), prompt=prompt)
+
+    def _together(self, lease: Lease) -> dict[int, Encoded]:
+        """Chats that are sent as they are, by position."""
+        shard = lease.shard
+        if shard.params.get(TRIM):
+            return {}
+        chats = {
+            request.position: _with_system(shard, request.messages)
+            for request in shard.requests
+            if request.messages[0][0] != RAW
+        }
+        return dict(zip(chats, self._codec.encode_chats(list(chats.values())), strict=True))
 
     def _pattern(self, lease: Lease, asked: Params) -> EngineRequest | Refused:
         """All but the prompt and its id, or why nothing with these parameters can run."""
@@ -103,31 +126,29 @@ class Prompts:
         return fitted.prompt
 
     def _encode(self, shard: ClaimedShard, messages: Messages) -> tuple[int, ...]:
-        if messages[0][0] == RAW:
-            prompt = self._encode_raw(messages[0][1])
-        else:
-            prompt = self._encode_chat(shard, messages)
-        if len(prompt) >= self._context:
-            raise Refused(
-                PromptError.TOO_LONG,
-                f"The prompt has {len(prompt)} tokens; the model's context of {self._context} "
-                "has to hold it and the answer.",
-                len(prompt),
-            )
-        return prompt
-
-    def _encode_raw(self, text: str) -> tuple[int, ...]:
+        if messages[0][0] != RAW:
+            (tokens,) = self._codec.encode_chats([_with_system(shard, messages)])
+            return self._fitting(tokens)
         try:
-            return self._codec.encode_text(text)
+            return self._fitting(self._codec.encode_text(messages[0][1]))
         except InvalidRequest as error:
             raise Refused(PromptError.INVALID_REQUEST, error.message) from None
 
-    def _encode_chat(self, shard: ClaimedShard, messages: Messages) -> tuple[int, ...]:
-        if shard.system and messages[0][0] != "system":
-            messages = (("system", shard.system), *messages)
-        try:
-            return self._codec.encode_chat(messages)
-        except Exception as error:  # a model's template may refuse a conversation
-            log.warning("prompt.refused", shard=shard.id, error=type(error).__name__)
-            message = "The model's chat template refused it."
-            raise Refused(PromptError.INVALID_MESSAGE, message) from None
+    def _fitting(self, tokens: Encoded) -> tuple[int, ...]:
+        """Raises `Refused` for what has no tokens, or too many."""
+        if isinstance(tokens, InvalidRequest):
+            raise Refused(PromptError.INVALID_MESSAGE, tokens.message)
+        if len(tokens) >= self._context:
+            raise Refused(
+                PromptError.TOO_LONG,
+                f"The prompt has {len(tokens)} tokens; the model's context of {self._context} "
+                "has to hold it and the answer.",
+                len(tokens),
+            )
+        return tokens
+
+
+def _with_system(shard: ClaimedShard, messages: Messages) -> Messages:
+    if shard.system and messages[0][0] != "system":
+        return (("system", shard.system), *messages)
+    return messages

@@ -206,18 +206,16 @@ class ShardRunner:
     def _ready(self, lease: Lease) -> dict[int, EngineRequest]:
         """The prompts that need an answer. The others have their outcome at once: one that cannot
         run, and one whose tokens are all that was asked for."""
-        ask, ready = self._prompts.of(lease), {}
-        for request in lease.shard.requests:
-            position, asked = request.position, lease.asked_of(request.position)
-            try:
-                prompt = ask(request)
-            except Refused as error:
-                outcome = failed(position, error.reason, error.message, error.tokens)
-            else:
-                if not params.counts(asked):
-                    ready[position] = prompt
-                    continue
+        ready = {}
+        for position, prompt in self._prompts.of(lease):
+            asked = lease.asked_of(position)
+            if isinstance(prompt, Refused):
+                outcome = failed(position, prompt.reason, prompt.message, prompt.tokens)
+            elif params.counts(asked):
                 outcome = counted(position, prompt, params.labels(asked))
+            else:
+                ready[position] = prompt
+                continue
             lease.ended()
             self.committer.put(lease, outcome)
         return ready

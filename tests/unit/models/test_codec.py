@@ -12,7 +12,7 @@ from tokenizers.models import BPE, Unigram
 from tokenizers.pre_tokenizers import ByteLevel, Metaspace
 from transformers import PreTrainedTokenizerFast
 
-from models.codec import TokenizerCodec
+from models.codec import PORTION, TokenizerCodec
 from penstock.errors import InvalidRequest
 
 TEMPLATE = (
@@ -73,6 +73,30 @@ def test_messages_that_the_template_refuses_are_an_invalid_request() -> None:
         codec.encode_chat([("user", "hi"), ("system", "late")])
     assert refused.value.param == "messages"
     assert "System role not supported" in refused.value.message
+
+
+@pytest.mark.parametrize("template", [TEMPLATE, None])
+def test_many_chats_have_the_tokens_that_each_has_alone(template: str | None) -> None:
+    codec = TokenizerCodec(byte_tokenizer(template))
+    texts = ["hi", "a<|turn|>b", "ünï 🎉", "", "x" * PORTION, "last"]
+    chats = [[("system", "be brief"), ("user", text)] for text in texts]
+    chats.append([("user", "so?"), ("assistant", "yes"), ("user", "and?")])
+    assert codec.encode_chats(chats) == [codec.encode_chat(chat) for chat in chats]
+    assert codec.encode_chats([]) == []
+
+
+def test_a_chat_that_the_template_refuses_costs_its_neighbors_nothing() -> None:
+    fails = "{% if messages[0].content == 'break' %}{{ 1 // 0 }}{% endif %}"
+    codec = TokenizerCodec(byte_tokenizer(fails + TEMPLATE))
+    late = [("user", "hi"), ("system", "late")]
+    first, refused, broken, last = codec.encode_chats(
+        [[("user", "hi")], late, [("user", "break")], [("user", "ho")]]
+    )
+    assert [first, last] == [codec.encode_chat([("user", text)]) for text in ("hi", "ho")]
+    assert isinstance(refused, InvalidRequest)
+    assert "System role not supported" in refused.message
+    assert isinstance(broken, InvalidRequest)
+    assert "ZeroDivisionError" in broken.message
 
 
 @pytest.mark.parametrize("template", [TEMPLATE, None])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from batching.requests import EngineRequest
 from models.fake import FakeCodec
 from models.runner import Codec
 from penstock.errors import PromptError
@@ -45,6 +46,12 @@ def _lease(request: ClaimedRequest, *, trim: bool = True, max_tokens: int = 200)
     )
 
 
+def _ask(codec: Codec, context: int, lease: Lease) -> EngineRequest:
+    ((_, asked),) = Prompts(codec, context).of(lease)
+    assert isinstance(asked, EngineRequest)
+    return asked
+
+
 def test_the_oldest_turns_go_until_prompt_and_answer_fit(codec: Codec) -> None:
     turns, last = _turns(8), ("user", "And now?")
     whole = len(codec.encode_chat((("system", SYSTEM), *turns, last)))
@@ -52,7 +59,7 @@ def test_the_oldest_turns_go_until_prompt_and_answer_fit(codec: Codec) -> None:
     request = ClaimedRequest(0, (last,), history=turns, omitted=5)
     lease = _lease(request)
 
-    asked = Prompts(codec, context).of(lease)(request)
+    asked = _ask(codec, context, lease)
 
     dropped = lease.dropped[0] - 5
     room = min(200, context // 4)
@@ -69,7 +76,7 @@ def test_what_fits_is_sent_whole(codec: Codec) -> None:
     request = ClaimedRequest(0, (last,), history=turns)
     lease = _lease(request, max_tokens=100_000)
 
-    asked = Prompts(codec, 10_000).of(lease)(request)
+    asked = _ask(codec, 10_000, lease)
 
     assert asked.prompt == codec.encode_chat((("system", SYSTEM), *turns, last))
     assert lease.dropped == {0: 0}
@@ -81,12 +88,12 @@ def test_the_last_message_may_take_the_room_of_the_answer_but_not_more(codec: Co
     request = ClaimedRequest(0, (last,), history=_turns(2))
     lease = _lease(request)
 
-    asked = Prompts(codec, size + 1).of(lease)(request)
+    asked = _ask(codec, size + 1, lease)
 
     assert (len(asked.prompt), lease.dropped) == (size, {0: 2})
-    with pytest.raises(Refused) as refused:
-        Prompts(codec, size).of(lease)(request)
-    assert refused.value.reason is PromptError.TOO_LONG
+    ((_, refused),) = Prompts(codec, size).of(lease)
+    assert isinstance(refused, Refused)
+    assert (refused.reason, refused.tokens) == (PromptError.TOO_LONG, size)
 
 
 def test_a_history_that_a_client_sent_is_trimmed_where_it_asked_for_that(codec: Codec) -> None:
@@ -95,10 +102,10 @@ def test_a_history_that_a_client_sent_is_trimmed_where_it_asked_for_that(codec: 
     request = ClaimedRequest(0, messages)
     lease = _lease(request)
 
-    asked = Prompts(codec, context).of(lease)(request)
+    asked = _ask(codec, context, lease)
 
     dropped = lease.dropped[0]
     assert dropped > 0
     assert asked.prompt == codec.encode_chat((messages[0], *messages[1 + 2 * dropped :]))
-    with pytest.raises(Refused):
-        Prompts(codec, context).of(_lease(request, trim=False))(request)
+    ((_, untrimmed),) = Prompts(codec, context).of(_lease(request, trim=False))
+    assert isinstance(untrimmed, Refused)
