@@ -26,9 +26,11 @@ def prepare_environment(*, hub_allowed: bool) -> None:
 
 
 def bound_product_cache() -> None:
-    """oneDNN keeps what it compiled for each shape of a product: 1,024 of them by default, some
-    hundred megabytes, for every step has its own number of tokens. One step needs about six."""
+    """oneDNN keeps what it compiled for each shape of a product, and torch in front of it once more
+    for each thread: 1,024 of them by default, some hundred megabytes each, for every step has its
+    own number of tokens. One step needs about six."""
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
+    os.environ.setdefault("LRU_CACHE_CAPACITY", "64")
 
 
 def names_hub_model(name: str) -> bool:

@@ -85,6 +85,15 @@ def test_many_chats_have_the_tokens_that_each_has_alone(template: str | None) ->
     assert codec.encode_chats([]) == []
 
 
+def test_what_a_tokenizer_s_file_says_of_lengths_is_not_asked() -> None:
+    tokenizer = byte_tokenizer(TEMPLATE)
+    tokenizer.backend_tokenizer.enable_truncation(4)
+    tokenizer.backend_tokenizer.enable_padding(length=200)
+    chats = [[("user", text)] for text in ("hi", "a<|turn|>b", "hello " * 3)]
+    expected = [TokenizerCodec(byte_tokenizer(TEMPLATE)).encode_chat(chat) for chat in chats]
+    assert TokenizerCodec(tokenizer).encode_chats(chats) == expected
+
+
 def test_a_chat_that_the_template_refuses_costs_its_neighbors_nothing() -> None:
     fails = "{% if messages[0].content == 'break' %}{{ 1 // 0 }}{% endif %}"
     codec = TokenizerCodec(byte_tokenizer(fails + TEMPLATE))
