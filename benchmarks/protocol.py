@@ -78,12 +78,18 @@ def save(workload: Workload, path: Path) -> None:
 
 
 def read(path: Path) -> Workload:
-    raw = json.loads(path.read_text())
+    """Equal numbers become one object: what rows take here is not what is measured."""
+    numbers: dict[str, int] = {}
+    raw = json.loads(path.read_text(), parse_int=lambda digits: _one(numbers, digits))
     jobs = tuple(
         Job(tuple(job["prompt"]), job["tokens"], tuple(tuple(c) for c in job["choices"]))
         for job in raw["jobs"]
     )
     return Workload(raw["name"], jobs, tuple(raw["labels"]), raw["shared"])
+
+
+def _one(numbers: dict[str, int], digits: str) -> int:
+    return numbers.setdefault(digits, int(digits))
 
 
 def serve(load: Load, arguments: Sequence[str]) -> None:
