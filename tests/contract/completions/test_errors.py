@@ -102,7 +102,8 @@ def test_the_client_comes_back_by_itself_when_there_is_room(
         def seen(answer: httpx2.Response) -> None:
             answers.append(answer.status_code)
             if answer.status_code == status:
-                assert 0 < int(answer.headers["Retry-After"]) <= 2
+                # From the rate of work so far. The client waits no longer than a minute for it.
+                assert 0 < int(answer.headers["Retry-After"]) <= 60
                 jobs.commit(database, shard, [1])
                 working_later.enter_context(working(database))
 
