@@ -80,7 +80,7 @@ class TokenizerCodec:
         """A text that is no chat, as the tokenizer begins texts. Raises InvalidRequest for one
         without tokens."""
         with self._lock:
-            tokens = tuple(self._tokenizer(text, split_special_tokens=True)["input_ids"])
+            (tokens,) = self._ids_of([text], split_special_tokens=True)
         if not tokens:
             raise InvalidRequest("This model has no tokens for this text.", param="prompt")
         return tokens
@@ -101,8 +101,8 @@ class TokenizerCodec:
         return tokens
 
     def _ids(self, text: str) -> tuple[int, ...]:
-        encoded = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)
-        return tuple(encoded["input_ids"])
+        (ids,) = self._ids_of([text], add_special_tokens=False, split_special_tokens=True)
+        return ids
 
     def _last_opening(self) -> str:
         """What stands between the last control token and the answer: tokenizers look at it."""
@@ -123,11 +123,11 @@ class TokenizerCodec:
         return [self._encode_alone(chat) for chat in chats]
 
     def _encode_alone(self, chat: Chat) -> tuple[int, ...] | InvalidRequest:
-        merged = _merge_system(chat)
         try:
             try:
                 (tokens,) = self._encode_template([chat])
             except TemplateError:
+                merged = _merge_system(chat)
                 if merged is None:
                     raise
                 (tokens,) = self._encode_template([merged])
