@@ -38,8 +38,10 @@ _NEXT = "\x01"
 
 # `ring` steps along the index from owner to owner, from the one after the last that had a turn and
 # round to it again, and only as far as the limit needs: a claim costs the same however many owners
-# and shards wait. A batch that is locked is being started, or ended, by somebody else; one whose
-# time is over will be ended.
+# and shards wait. A shard's batch is asked for in a subquery and not by a join, which could be
+# turned around: PostgreSQL never counts a table of a few batches, and takes any number for granted.
+# A batch that is locked is being started, or ended, by somebody else; one whose time is over will
+# be ended.
 _CLAIM = text("""
     WITH RECURSIVE ring AS (
         SELECT CAST(:after AS text) COLLATE "C" AS owner, false AS round, :again AS ready
@@ -67,11 +69,12 @@ _CLAIM = text("""
     ), free AS MATERIALIZED (
         SELECT line.id, line.remaining, row_number() OVER () AS place
         FROM ring CROSS JOIN LATERAL (
-            SELECT s.id, s.remaining FROM shards s JOIN batches b ON b.id = s.batch_id
+            SELECT s.id, s.remaining FROM shards s
             WHERE ring.ready AND s.owner = ring.owner
               AND s.state = 'ready' AND s.model = :model AND s.lane = :lane
-              AND b.ending IS NULL AND (b.expires_at > clock_timestamp()) IS NOT FALSE
               AND s.due_at < 'infinity'
+              AND (SELECT b.ending IS NULL AND (b.expires_at > clock_timestamp()) IS NOT FALSE
+                   FROM batches b WHERE b.id = s.batch_id)
             ORDER BY s.due_at, s.priority DESC, s.id
             LIMIT :limit
             FOR NO KEY UPDATE OF s SKIP LOCKED
