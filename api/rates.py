@@ -1,7 +1,7 @@
 """Requests and tokens a minute, counted in Redis for all processes of the API.
 
 A limit is worth less than an answer: without Redis nothing is counted, and a warning says so. One
-that hangs costs a request a tenth of a second, once in a while. Knows no HTTP but header names.
+that hangs costs a request half a second, once in a while. Knows no HTTP but header names.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ log = get_logger(__name__)
 Kind = Literal["requests", "tokens"]
 
 WINDOW: Final = 60  # seconds
-PATIENCE: Final = 0.1  # seconds that Redis has for one count
+PATIENCE: Final = 0.5  # seconds that Redis has for one count, a busy event loop's pauses included
 PAUSE: Final = 5.0  # seconds without a count after it did not answer
 WARN_EVERY: Final = 60.0  # seconds
 
