@@ -55,7 +55,7 @@ def test_fifty_posts_of_a_chat_are_one_turn_with_one_answer(
 @pytest.fixture
 def impatient(database_url: str, wake_ups: WakeUps) -> Iterator[TestClient]:
     """An application that waits for a lock for a moment only."""
-    database = Database(database_url, statement_timeout=0.5)
+    database = Database(database_url, statement_timeout=2)
     with TestClient(create_app(CONFIG, database, wake_ups)) as client:
         yield client
     database.close()
