@@ -14,8 +14,8 @@ from pathlib import Path
 from redis import Redis
 from redis.exceptions import ConnectionError as NotThere
 
-_START_TIMEOUT = 10.0
-_STOP_TIMEOUT = 5.0
+_START_TIMEOUT = 60.0
+_STOP_TIMEOUT = 30.0
 
 
 def redis_binary() -> str:

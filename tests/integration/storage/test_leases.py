@@ -149,7 +149,7 @@ def test_the_last_outcome_closes_shard_and_job_and_is_announced(database: Databa
         first = jobs.commit(database, shard, [0])
         assert listener.wait(0) == []
         last = jobs.commit(database, shard, [1])
-        announced = listener.wait(5)
+        announced = listener.wait(30)
 
     assert (first.shard_done, first.batch_done) == (False, False)
     assert (last.shard_done, last.batch_done) == (True, True)
@@ -293,4 +293,4 @@ def test_a_grace_extends_every_lease_and_shortens_none(database: Database) -> No
         left = conn.execute(
             text("SELECT extract(epoch FROM lease_until - now())::int FROM shards ORDER BY id")
         )
-        assert left.scalars().all() == [pytest.approx(1000, abs=5), pytest.approx(5000, abs=5)]
+        assert left.scalars().all() == [pytest.approx(1000, abs=60), pytest.approx(5000, abs=60)]

@@ -72,7 +72,7 @@ def test_a_finished_job_is_final_and_announced_once(database: Database) -> None:
             assert lifecycle.finalize(conn, batch.id) == [batch.id]
         with database.begin() as conn:
             assert lifecycle.finalize(conn, batch.id) == []
-        assert listener.wait(5) == [batch.id]
+        assert listener.wait(30) == [batch.id]
 
     ended = _get(database, batch.id)
     assert ended.status == BatchStatus.COMPLETED
