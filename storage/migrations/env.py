@@ -17,6 +17,7 @@ from penstock.settings import Settings
 from penstock.telemetry import get_logger
 from storage.database import sqlalchemy_url
 from storage.service_tables import metadata
+from storage.table_locks import LOCK_NOT_AVAILABLE
 
 log = get_logger(__name__)
 
@@ -26,7 +27,6 @@ _LOOK = 0.2  # seconds between two looks
 _LOCK_TIMEOUT = 2.0  # seconds; writers of the service give up after ten
 _PATIENCE = 240.0  # seconds of trying again
 _MAX_PAUSE = 5.0  # seconds
-_LOCK_NOT_AVAILABLE = "55P03"
 
 
 def _migrate(connection: Connection) -> None:
@@ -40,7 +40,7 @@ def _migrate(connection: Connection) -> None:
             _run(connection)
             return
         except exc.OperationalError as error:
-            in_use = getattr(error.orig, "pgcode", None) == _LOCK_NOT_AVAILABLE
+            in_use = getattr(error.orig, "pgcode", None) == LOCK_NOT_AVAILABLE
             if not in_use or time.monotonic() > deadline:
                 raise
             connection.rollback()

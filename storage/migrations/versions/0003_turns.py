@@ -7,17 +7,16 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from storage.table_locks import lock_tables
+
 revision = "0003"
 down_revision = "0002"
-
-# Whoever waits for a lock holds up all who come after it: so wait shortly, and often.
-_WAIT = "SET LOCAL lock_timeout = '500ms'"
 
 _READY = sa.text("state = 'ready'")
 
 
 def upgrade() -> None:
-    _lock()
+    lock_tables(op.get_bind(), "batches", "shards")
     op.add_column(
         "batches",
         sa.Column("bytes", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
@@ -46,7 +45,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    _lock()
+    lock_tables(op.get_bind(), "batches", "shards")
     op.create_index(
         "ix_shards_ready",
         "shards",
@@ -58,10 +57,3 @@ def downgrade() -> None:
     op.drop_column("shards", "due_at")
     op.drop_column("shards", "owner")
     op.drop_column("batches", "bytes")
-
-
-def _lock() -> None:
-    """Both tables or none: who holds one while it waits for the other could wait for ever. Where
-    it takes too long, env.py begins again."""
-    op.execute(_WAIT)
-    op.execute("LOCK TABLE batches, shards IN ACCESS EXCLUSIVE MODE")

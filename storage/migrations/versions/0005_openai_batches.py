@@ -8,15 +8,14 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
+from storage.table_locks import lock_tables
+
 revision = "0005"
 down_revision = "0004"
 
-# Whoever waits for a lock holds up all who come after it: so wait shortly, and often.
-_WAIT = "SET LOCAL lock_timeout = '500ms'"
-
 
 def upgrade() -> None:
-    _lock()
+    lock_tables(op.get_bind(), "batches", "requests", "files")
     op.add_column("batches", sa.Column("ending_at", sa.DateTime(timezone=True)))
     op.add_column("requests", sa.Column("params", postgresql.JSONB()))
     op.add_column("requests", sa.Column("custom_id", sa.Text()))
@@ -77,7 +76,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    _lock()
+    lock_tables(op.get_bind(), "batches", "requests", "files")
     # Nobody reads their files any more, so they would wait for ever.
     op.execute(
         "UPDATE batches SET status = 'failed', finished_at = now() WHERE status = 'validating'"
@@ -93,9 +92,3 @@ def downgrade() -> None:
     op.drop_column("requests", "custom_id")
     op.drop_column("requests", "params")
     op.drop_column("batches", "ending_at")
-
-
-def _lock() -> None:
-    """All tables or none; where it takes too long, env.py begins again."""
-    op.execute(_WAIT)
-    op.execute("LOCK TABLE batches, requests, files IN ACCESS EXCLUSIVE MODE")

@@ -5,15 +5,14 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from storage.table_locks import lock_tables
+
 revision = "0008"
 down_revision = "0007"
 
-# Whoever waits for a lock holds up all who come after it: so wait shortly, and often.
-_WAIT = "SET LOCAL lock_timeout = '500ms'"
-
 
 def upgrade() -> None:
-    _lock()
+    lock_tables(op.get_bind(), "batches", "results")
     # A constant default and a nullable column: no row is rewritten, and the locks are short.
     op.add_column(
         "batches",
@@ -53,7 +52,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    _lock()
+    lock_tables(op.get_bind(), "batches", "results")
     for table in ("client_cache_reads", "client_cache", "response_cache"):
         op.drop_table(table)
     op.drop_column("results", "from_cache")
@@ -64,10 +63,3 @@ def _created() -> sa.Column[object]:
     return sa.Column(
         "created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False
     )
-
-
-def _lock() -> None:
-    """Both tables or none: who holds one while it waits for the other could wait for ever. Where
-    it takes too long, env.py begins again."""
-    op.execute(_WAIT)
-    op.execute("LOCK TABLE batches, results IN ACCESS EXCLUSIVE MODE")

@@ -7,11 +7,10 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
+from storage.table_locks import lock_tables
+
 revision = "0010"
 down_revision = "0009"
-
-# Whoever waits for a lock holds up all who come after it: so wait shortly, and often.
-_WAIT = "SET LOCAL lock_timeout = '500ms'"
 
 # Chats are followed by their text. The number is drawn when the statement ends, and by then every
 # statement that stores results has locked its job's row, until its transaction ends.
@@ -33,7 +32,7 @@ _TRIGGER = """
 
 
 def upgrade() -> None:
-    _lock()
+    lock_tables(op.get_bind(), "batches", "results", mode="SHARE ROW EXCLUSIVE")
     op.create_table(
         "arrivals",
         sa.Column("batch_id", sa.Text(collation="C"), nullable=False),
@@ -49,14 +48,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    _lock()
+    lock_tables(op.get_bind(), "batches", "results", mode="SHARE ROW EXCLUSIVE")
     op.execute("DROP TRIGGER results_arrivals ON results")
     op.execute("DROP FUNCTION note_arrivals()")
     op.drop_table("arrivals")
-
-
-def _lock() -> None:
-    """Both tables or none: who holds one while it waits for the other could wait for ever. Where
-    it takes too long, env.py begins again."""
-    op.execute(_WAIT)
-    op.execute("LOCK TABLE batches, results IN SHARE ROW EXCLUSIVE MODE")

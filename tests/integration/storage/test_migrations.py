@@ -35,7 +35,11 @@ CATALOG = """
     SELECT 'options', relname, '', reloptions::text
     FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'
 """
-WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+#: The migration has one table, and asks for the next.
+ASKING = """
+    SELECT count(*) FROM pg_locks
+    WHERE relation = 'batches'::regclass AND mode = 'AccessExclusiveLock' AND granted
+"""
 #: A job with one result, as the first release stored it.
 FIRST_RELEASE = (
     "INSERT INTO batches (id, owner, kind, model, lane, status, priority, params, metadata, total)"
@@ -132,7 +136,7 @@ def test_migrating_waits_for_a_long_transaction_and_holds_nobody_else_up(
             _execute(long, "SELECT count(*) FROM shards")  # and its transaction goes on
             migrating = _alembic(url, "upgrade", "head")
             _execute(other, "SET lock_timeout = '5s'")
-            until("it waits for the long one", lambda: _execute(other, WAITING) > 0)
+            until("it waits for the long one", lambda: _execute(other, ASKING) > 0)
 
             assert _execute(other, "SELECT count(*) FROM shards") == 0
             other.commit()
