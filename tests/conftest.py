@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import structlog
+from hypothesis import settings
 
 from storage.database import Database
 from tests.support.postgres import PostgresServer, postgres
@@ -23,6 +24,10 @@ structlog.configure(
         ),
     ]
 )
+
+# How long an example takes says something of the machine, and nothing of the code.
+settings.register_profile("penstock", deadline=None)
+settings.load_profile("penstock")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
