@@ -30,7 +30,10 @@ def test_all_tables_are_locked_until_the_transaction_ends(database: Database) ->
     assert not _locked(database, "batches")
 
 
-def test_a_writer_in_the_way_goes_on_and_the_migration_gives_way(database: Database) -> None:
+def test_a_writer_in_the_way_goes_on_and_the_migration_gives_way(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("storage.table_locks.PATIENCE", 3.0)  # long enough to be seen
     given_up: list[object] = []
 
     def migrate() -> None:
@@ -53,7 +56,10 @@ def test_a_writer_in_the_way_goes_on_and_the_migration_gives_way(database: Datab
     assert given_up == [LOCK_NOT_AVAILABLE]
 
 
-def test_a_lock_of_a_moment_is_waited_for(database: Database) -> None:
+def test_a_lock_of_a_moment_is_waited_for(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("storage.table_locks.PATIENCE", 30.0)
     with database.begin() as conn, database.begin() as other:
         other.execute(text("LOCK TABLE shards IN ROW EXCLUSIVE MODE"))
         threading.Timer(0.05, other.commit).start()
