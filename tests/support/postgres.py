@@ -21,7 +21,8 @@ from storage import migrate
 from tests.support.waiting import until
 
 _TEMPLATE = "penstock_template"
-_FASTER = ("fsync", "synchronous_commit", "full_page_writes")
+#: Off: what is slow, and what would count rows at a moment of its own.
+_OFF = ("fsync", "synchronous_commit", "full_page_writes", "autovacuum")
 
 
 class PostgresServer:
@@ -103,7 +104,7 @@ def postgres() -> Iterator[PostgresServer]:
         try:
             start(child)
             started = PostgresServer(directory.sockets / "pg", child)
-            for setting in _FASTER:
+            for setting in _OFF:
                 started.run(f"ALTER SYSTEM SET {setting} = off")
             started.run("SELECT pg_reload_conf()")
             yield started
