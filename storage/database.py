@@ -90,7 +90,7 @@ class Database:
                 with self.begin() as conn:
                     return work(conn)
             except Unavailable as error:
-                if _sqlstate(error.__cause__) not in _LOST_RACES:
+                if sqlstate(error.__cause__) not in _LOST_RACES:
                     raise
                 log.info("transaction.retried", attempt=attempt)
             # Who comes back at once takes its first lock again before the other has woken up.
@@ -135,7 +135,8 @@ def _connect_args(statement_timeout: float, connect_timeout: int, name: str) -> 
     }
 
 
-def _sqlstate(error: BaseException | None) -> str | None:
+def sqlstate(error: BaseException | None) -> str | None:
+    """PostgreSQL's code of what went wrong, five characters; None: it did not say."""
     raw = error.orig if isinstance(error, exc.DBAPIError) else error
     return getattr(raw, "pgcode", None)
 

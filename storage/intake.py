@@ -20,6 +20,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from penstock.errors import Conflict, PromptError, Unavailable
 from storage import endpoints
 from storage.copying import copy_rows, field, null
+from storage.database import sqlstate
 from storage.reading import batch_columns, batch_record
 from storage.records import Batch, NewBatch, NewPrompt
 from storage.states import BatchStatus, RequestState, ShardState
@@ -148,7 +149,7 @@ def _insert_batch(conn: Connection, batch: NewBatch) -> None:
         stored = conn.execute(statement.returning(literal(1))).one_or_none()
     except exc.OperationalError as error:
         # One row alone waits for nothing but for the post that has the key and goes on.
-        if batch.idempotency_key is not None and _waited_in_vain(error):
+        if batch.idempotency_key is not None and sqlstate(error) in _TIMEOUTS:
             raise Conflict(
                 "A post with this Idempotency-Key is still running.", param="Idempotency-Key"
             ) from error
@@ -158,10 +159,6 @@ def _insert_batch(conn: Connection, batch: NewBatch) -> None:
         if earlier is None:
             raise Unavailable("The job of this Idempotency-Key was deleted just now. Try again.")
         raise IdempotentReplay(earlier)
-
-
-def _waited_in_vain(error: exc.OperationalError) -> bool:
-    return getattr(error.orig, "pgcode", None) in _TIMEOUTS
 
 
 def _chunks(prompts: Iterable[NewPrompt]) -> Iterator[list[_Encoded]]:

@@ -6,6 +6,8 @@ import time
 
 from sqlalchemy import Connection, exc, text
 
+from storage.database import sqlstate
+
 PATIENCE = 0.5  #: seconds for the first table, and again for all others
 _PAUSE = 0.005  # seconds between two tries
 LOCK_NOT_AVAILABLE = "55P03"  #: PostgreSQL's code
@@ -24,7 +26,7 @@ def lock_tables(conn: Connection, *tables: str, mode: str = "ACCESS EXCLUSIVE") 
     deadline = time.monotonic() + PATIENCE
     for table in others:
         while not _lock_now(conn, table, mode, last=time.monotonic() > deadline):
-            time.sleep(_PAUSE)
+            time.sleep(_PAUSE)  # and not in PostgreSQL, which would see a deadlock; until `last`
 
 
 def _lock_now(conn: Connection, table: str, mode: str, *, last: bool) -> bool:
@@ -33,7 +35,7 @@ def _lock_now(conn: Connection, table: str, mode: str, *, last: bool) -> bool:
         with conn.begin_nested():
             conn.execute(text(f"LOCK TABLE {table} IN {mode} MODE NOWAIT"))
     except exc.OperationalError as error:
-        if last or getattr(error.orig, "pgcode", None) != LOCK_NOT_AVAILABLE:
+        if last or sqlstate(error) != LOCK_NOT_AVAILABLE:
             raise
         return False
     return True

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, NullPool, create_engine, exc, text
 
 from penstock.settings import Settings
 from penstock.telemetry import get_logger
-from storage.database import sqlalchemy_url
+from storage.database import sqlalchemy_url, sqlstate
 from storage.service_tables import metadata
 from storage.table_locks import LOCK_NOT_AVAILABLE
 
@@ -40,7 +40,7 @@ def _migrate(connection: Connection) -> None:
             _run(connection)
             return
         except exc.OperationalError as error:
-            in_use = getattr(error.orig, "pgcode", None) == LOCK_NOT_AVAILABLE
+            in_use = sqlstate(error) == LOCK_NOT_AVAILABLE
             if not in_use or time.monotonic() > deadline:
                 raise
             connection.rollback()

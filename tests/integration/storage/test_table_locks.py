@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import exc, text
 
 from penstock.errors import Unavailable
-from storage.database import Database
+from storage.database import Database, sqlstate
 from storage.table_locks import LOCK_NOT_AVAILABLE, lock_tables
 from tests.support.waiting import until
 
@@ -41,7 +41,7 @@ def test_a_writer_in_the_way_goes_on_and_the_migration_gives_way(
             with database.begin() as conn:
                 lock_tables(conn, "batches", "shards")
         except Unavailable as error:
-            given_up.append(getattr(getattr(error.__cause__, "orig", None), "pgcode", None))
+            given_up.append(sqlstate(error.__cause__))
 
     migration = threading.Thread(target=migrate)
     with database.begin() as conn:
