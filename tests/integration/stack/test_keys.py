@@ -123,7 +123,7 @@ def test_keys_made_beside_a_running_stack_close_it_and_outlive_it(
         command, env=environment, check=True, capture_output=True, text=True, timeout=60
     ).stdout.strip()
 
-    until("a key is asked for", lambda: _is_refused(stack))
+    until("a key is asked for", lambda: _is_refused(stack), limit=20)
 
     stack.key = key
     assert stack.ask("/stats")["queue_depth"] == 0

@@ -293,4 +293,4 @@ def test_a_grace_extends_every_lease_and_shortens_none(database: Database) -> No
         left = conn.execute(
             text("SELECT extract(epoch FROM lease_until - now())::int FROM shards ORDER BY id")
         )
-        assert left.scalars().all() == [pytest.approx(1000, abs=60), pytest.approx(5000, abs=60)]
+        assert left.scalars().all() == [pytest.approx(1000, abs=5), pytest.approx(5000, abs=5)]

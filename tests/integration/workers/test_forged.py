@@ -179,8 +179,8 @@ def test_orders_over_the_broker_are_not_obeyed_and_questions_are_answered(
     until("all were heard", lambda: processes.log_of(worker).count(ignored) == len(ORDERS))
 
     name = "test-0@penstock"
-    assert asker.control.inspect(timeout=60, limit=1).ping() == {name: {"ok": "pong"}}
-    queues = asker.control.inspect(timeout=60, limit=1).active_queues()[name]
+    assert asker.control.inspect(timeout=5).ping() == {name: {"ok": "pong"}}
+    queues = asker.control.inspect(timeout=5).active_queues()[name]
     assert {queue["name"] for queue in queues} == {QUEUE, queue_name("fake", "express")}
     batch = jobs.post(10)
     wake_ups.send("fake", "bulk")

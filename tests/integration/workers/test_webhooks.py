@@ -208,7 +208,7 @@ def test_the_dispatchers_process_sends_and_ends_in_time_while_a_receiver_hangs(
             "and written down", lambda: DeliveryState.DELIVERED in {d.state for d in log(database)}
         )
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=15) == 0
 
     told = processes.log_of(process)
     assert "webhook.delivered" in told

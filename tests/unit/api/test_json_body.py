@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from api.errors import MalformedBody
@@ -24,7 +24,6 @@ values = st.recursive(
 objects = st.dictionaries(st.sampled_from(["messages", "a", "é"]) | st.text(), values)
 
 
-@settings(deadline=None)
 @given(objects, st.sampled_from([None, 1]), st.booleans())
 def test_it_reads_what_the_standard_library_reads(
     value: dict[str, object], indent: int | None, ascii_only: bool
@@ -36,7 +35,6 @@ def test_it_reads_what_the_standard_library_reads(
     assert not body
 
 
-@settings(deadline=None)
 @given(st.text(alphabet='{}[]",:0 \\ueE+-.ntrfals', max_size=30))
 def test_it_refuses_what_the_standard_library_refuses(text: str) -> None:
     try:

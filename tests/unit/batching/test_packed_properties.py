@@ -228,6 +228,6 @@ class CrampedMachine(PackedMachine):
 
 
 TestRoomy = PackedMachine.TestCase
-TestRoomy.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestRoomy.settings = settings(max_examples=150, stateful_step_count=40)
 TestCramped = CrampedMachine.TestCase
-TestCramped.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestCramped.settings = settings(max_examples=150, stateful_step_count=40)

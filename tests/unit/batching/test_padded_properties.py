@@ -187,4 +187,4 @@ class PaddedMachine(RuleBasedStateMachine):
 
 
 TestPaddedScheduler = PaddedMachine.TestCase
-TestPaddedScheduler.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestPaddedScheduler.settings = settings(max_examples=150, stateful_step_count=40)

@@ -74,7 +74,7 @@ def test_a_wait_beyond_the_limit_is_refused_at_once(service: Service, client: Cl
     with pytest.raises(Overloaded, match=r"Too much work\."):
         client.submit(["a"])
 
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 3
 
 
 def test_a_key_still_in_use_is_asked_again_but_another_conflict_is_not(
@@ -155,7 +155,7 @@ def test_an_absent_service_is_a_sentence_within_the_limit() -> None:
     with Client(url, retry_for=0.5) as client, pytest.raises(Unavailable, match=url):
         client.job("batch_1").status()
 
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 5
 
 
 def test_something_else_on_the_port_is_a_sentence(service: Service, client: Client) -> None:

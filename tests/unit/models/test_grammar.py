@@ -148,7 +148,7 @@ def test_what_no_answer_can_meet_is_refused_at_once_with_the_field(name: str) ->
     constraint, began = HOSTILE[name], time.process_time()
     with pytest.raises(InvalidRequest) as refused:
         check_constraint(constraint)
-    assert time.process_time() - began < 10
+    assert time.process_time() - began < 2
     field = "choices" if constraint.kind == "choices" else "response_format"
     assert refused.value.param == field
     assert len(refused.value.message) < 300
@@ -185,7 +185,7 @@ def test_what_is_large_takes_bounded_time_and_ends(name: str) -> None:
     check_constraint(BOMBS[name])
     (step,) = run([BOMBS[name]], max_tokens=40)
     assert step.finish is not None
-    assert time.process_time() - began < 30
+    assert time.process_time() - began < 5
 
 
 def test_a_schema_cannot_change_how_it_is_read() -> None:

@@ -30,7 +30,7 @@ from workers.egress import Egress, NotSent, Resolve
 LOOPBACK = Policy(parse_networks(["127.0.0.0/8"]))
 SHORT = 0.6  #: seconds, for a receiver that is to be given up
 #: Far more than that, for a machine that is slow.
-AT_MOST = 15.0
+AT_MOST = 5.0
 MOST_READ = 10_000_000  #: bytes that the kernel's buffers may have taken besides
 
 
