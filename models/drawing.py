@@ -39,6 +39,11 @@ def likeliest(logits: torch.Tensor) -> torch.Tensor:
     return best
 
 
+def is_broken(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Whether the likeliest tokens [B] of [B, V] mean nothing: some logit is not a number."""
+    return logits.gather(-1, tokens[:, None])[:, 0].isnan()
+
+
 @dataclass(frozen=True, slots=True)
 class DrawParams:
     """Of S rows, each [S, 1] on the device. `top_k` 0 keeps all; `cuts`: some row has top-k, top-p

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.drawing import DrawParams, Likeliest, draw, likeliest, uniform
+from models.drawing import DrawParams, Likeliest, draw, is_broken, likeliest, uniform
 from models.grammar import Grammars
 from models.penalties import Penalties, is_penalized
 from models.runner import Row
@@ -126,7 +126,7 @@ class Sampler:
             self._adjust(logits, needs, order) if some & (PENALIZED | CONSTRAINED) else logits
         )
         tokens = self._likeliest(adjusted)  # [B]
-        broken = adjusted.gather(-1, tokens[:, None])[:, 0].isnan()
+        broken = is_broken(adjusted, tokens)
         if self._device.type == "cpu" and bool(broken.any()):
             raise FloatingPointError("the model's output is not a number")
         if some & DRAWN:
@@ -134,6 +134,15 @@ class Sampler:
         ended, complete = self._advance(tokens, slots, needs, order)
         logprobs = self._logprobs(logits, tokens, needs, order) if some & LOGPROBS else None
         return Sampled(tokens, ended, complete, broken, logprobs)
+
+    def wants_likeliest(self, order: Slots) -> bool:
+        """Whether the rows in these slots want their likeliest tokens and nothing else."""
+        return not self._needs[order].any()
+
+    def take(self, tokens: torch.Tensor, slots: torch.Tensor, order: Slots) -> Sampled:
+        """The likeliest tokens [B] of rows that want nothing else, as if they were chosen here."""
+        ended, complete = self._advance(tokens, slots, self._needs[order], order)
+        return Sampled(tokens, ended, complete, torch.zeros_like(ended), None)
 
     def _adjust(self, logits: torch.Tensor, needs: Slots, order: Slots) -> torch.Tensor:
         """A copy of the logits, penalized and masked."""

@@ -1,12 +1,14 @@
 // Row by row: root-mean-square norm, the gate of a feed-forward layer, rotary positions, the way of
-// keys and values into the arena, and the greatest of a row.
+// keys and values into the arena, the greatest of a row, and the greatest by rough logits.
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "vectors.h"
 
 namespace penstock {
 
+constexpr float HALF_STEP = 1.01f / 256;  // what rounding to bfloat16 moves a number by at most, and a little
 constexpr int64_t SMALL = 1 << 14;  // numbers below which waking threads takes longer
 
 template <typename T>
@@ -162,6 +164,57 @@ static int64_t greatest(const T* x, int64_t size) {
   return where;
 }
 
+// Logits that were made of rounded numbers and rounded, and what they were made of. True ones are in
+// another order only where they are less than `margin` apart before they are rounded.
+struct Rough {
+  const uint16_t* logits;  // [rows, size]
+  const float *margin;     // [rows]
+  const float *x, *weight;  // [rows, width], [size, width]
+  int64_t row, size, width;
+};
+
+static float dot(const float* a, const float* b, int64_t size) {
+  Floats sums[4] = {};
+  int64_t d = 0;
+  for (; d + 4 * LANES <= size; d += 4 * LANES)
+    for (int i = 0; i < 4; i++) sums[i] += load(a + d + i * LANES) * load(b + d + i * LANES);
+  float rest = 0;
+  for (; d < size; d++) rest += a[d] * b[d];
+  return sum((sums[0] + sums[1]) + (sums[2] + sums[3])) + rest;
+}
+
+// The first of the greatest true logits; -1 where more than `most` may be it, or none is a number.
+static int64_t refined(const Rough& s, int64_t r, int most, std::vector<float>& tops) {
+  constexpr int64_t BLOCK = 512;
+  const uint16_t* logits = s.logits + r * s.row;
+  float top = -INFINITY;
+  tops.clear();
+  for (int64_t begin = 0; begin < s.size; begin += BLOCK) {
+    const int64_t end = std::min(begin + BLOCK, s.size);
+    Floats seen = all(-INFINITY);
+    int64_t d = begin;
+    for (; d + LANES <= end; d += LANES) seen = larger(load(logits + d), seen);
+    for (; d < end; d++) seen = larger(all(to_float(logits[d])), seen);
+    tops.push_back(largest(seen));
+    top = std::max(top, tops.back());
+  }
+  // What was at least this before it was rounded, is at least this rounded alike.
+  const float floor = to_float(to_bf16(all(top - std::abs(top) * HALF_STEP - s.margin[r]))[0]);
+  int64_t best = -1;
+  float greatest = -INFINITY;
+  for (size_t block = 0; block < tops.size(); block++) {
+    if (!(tops[block] >= floor)) continue;
+    const int64_t begin = int64_t(block) * BLOCK, end = std::min(begin + BLOCK, s.size);
+    for (int64_t d = begin; d < end; d++) {
+      if (!(to_float(logits[d]) >= floor)) continue;
+      if (most-- == 0) return -1;
+      const float logit = dot(s.x + r * s.width, s.weight + d * s.width, s.width);
+      if (logit > greatest) greatest = logit, best = d;
+    }
+  }
+  return best;
+}
+
 }  // namespace penstock
 
 extern "C" {
@@ -221,5 +274,14 @@ void penstock_greatest(const void* x, int64_t row, int64_t* out, int64_t rows, i
     for (int64_t r = 0; r < rows; r++) out[r] = penstock::greatest(static_cast<const T*>(x) + r * row, size);
   };
   bf16 ? run(uint16_t()) : run(float());
+}
+
+void penstock_refine(const penstock::Rough* rough, int64_t* out, int64_t rows, int most, int threads) {
+#pragma omp parallel num_threads(threads) if (rows * rough->size > penstock::SMALL)
+  {
+    std::vector<float> tops;
+#pragma omp for
+    for (int64_t r = 0; r < rows; r++) out[r] = penstock::refined(*rough, r, most, tops);
+  }
 }
 }

@@ -29,6 +29,7 @@ _FUNCTIONS = {
         (_POINTER, _LONG, _POINTER, _POINTER, _LONG, _LONG, _FLOAT, _FLOAT, _INT, _INT),
     ),
     "penstock_greatest": (None, (_POINTER, _LONG, _POINTER, _LONG, _LONG, _INT, _INT)),
+    "penstock_refine": (None, (_POINTER, _POINTER, _LONG, _INT, _INT)),
     "penstock_gate": (None, (_POINTER, _POINTER, _LONG, _LONG, _INT, _INT)),
     "penstock_rotary": (None, (_POINTER, _POINTER, _POINTER, _LONG, _LONG, _INT, _INT)),
 }

@@ -17,10 +17,12 @@ from models.drawing import Likeliest, likeliest
 from models.grammar import Grammars
 from models.native import attention as native_attention
 from models.native import greatest as native_greatest
+from models.native import refine as native_refine
 from models.native.writing import load_write
 from models.packed import memory, torch_attention, varlen
 from models.packed.attention import Attend
 from models.packed.graphs import Graphs
+from models.packed.head import screened
 from models.packed.memory import Shape, Sizes, Wishes
 from models.packed.model import PackedModel, Unpackable
 from models.packed.probe import Probe
@@ -106,7 +108,9 @@ def _on_cuda(model: Any, probe: Probe, ready: _Ready) -> _Ready:
 
 def _on_cpu(model: Any, probe: Probe, ready: _Ready, speed_up: SpeedUp | None) -> _Ready:
     """Faster layers and the compiled kernel, each only while logits stay the model's own."""
-    faster = tuple(speed_up(model)) if speed_up is not None else ()
+    faster: tuple[str, ...] = ()
+    if speed_up is not None:
+        faster = (*_screen(model, ready.attend), *speed_up(model))
     if faster:
         try:
             packed = probe.check(ready.attend)
@@ -115,6 +119,19 @@ def _on_cpu(model: Any, probe: Probe, ready: _Ready, speed_up: SpeedUp | None) -
         ready = replace(ready, model=packed, notes=(*ready.notes, *faster))
     attend = native_attention.load()
     return ready if attend is None else _try(probe, ready, attend, "attention by a compiled kernel")
+
+
+def _screen(model: Any, attend: Attend) -> tuple[str, ...]:
+    """Another output layer, if it can be had and the model does nothing to what it says."""
+    own = model.get_output_embeddings()
+    head = screened(own, native_refine.load(), _likeliest(torch.device(model.device)))
+    if head is None:
+        return ()
+    model.set_output_embeddings(head)
+    if PackedModel(model, attend).screens:
+        return ("the likeliest token screened in bfloat16",)
+    model.set_output_embeddings(own)
+    return ()
 
 
 def _try(probe: Probe, ready: _Ready, attend: Attend, note: str) -> _Ready:

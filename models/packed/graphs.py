@@ -81,6 +81,9 @@ class Graphs:
         graph.replay()
         return graph.logits[: len(layout.keep)]
 
+    def likeliest(self, layout: Layout, store: Store) -> None:
+        """A recorded step makes logits."""
+
     def _fill(self, layout: Layout, tokens: int) -> None:
         """Put a step's numbers where graphs read them. Dummies keep whatever token is there."""
         size = layout.size

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from transformers import AttentionInterface
@@ -45,6 +45,17 @@ class _Record:
     """What the attention layers of a forward are, as they call the attention function."""
 
     seen: list[tuple[int, LayerShape]] = field(default_factory=list)
+    deferred: bool = False
+
+
+@runtime_checkable
+class Head(Protocol):
+    """An output layer that can tell the likeliest tokens without all logits. While `deferred()` it
+    hands on what it is given."""
+
+    def __call__(self, hidden: torch.Tensor, /) -> torch.Tensor: ...
+
+    def likeliest(self, hidden: torch.Tensor, /) -> torch.Tensor: ...
 
 
 _thread = threading.local()
@@ -60,6 +71,7 @@ class PackedModel:
         AttentionInterface.register(NAME, _attention)
         model.set_attn_implementation(NAME)
         self.layers = self._layers()
+        self._head = self._sound_head()
 
     def _layers(self) -> list[LayerShape]:
         """The shape of every attention layer, as a forward of two tokens shows it. Raises
@@ -73,9 +85,37 @@ class PackedModel:
             raise Unpackable("attention is not called once in each layer, in order")
         return [shape for _, shape in record.seen]
 
+    def _sound_head(self) -> Head | None:
+        """The model's output layer, if it is a `Head` and nothing is done to what it says."""
+        head = self._model.get_output_embeddings()
+        if not isinstance(head, Head):
+            return None
+        layout = Layout.plain(list(range(8)), self.device)
+        layout.keep = torch.arange(layout.size, device=self.device)
+        logits = self._run(layout, _Record())
+        try:
+            hidden = self._run(layout, _Record(deferred=True))
+            same = torch.equal(head(hidden[None])[0], logits)
+        except (RuntimeError, IndexError, ValueError):  # something counts on all logits
+            return None
+        return head if same and bool(logits.any()) else None
+
+    @property
+    def screens(self) -> bool:
+        """Whether it can tell the likeliest tokens without all logits."""
+        return self._head is not None
+
     def forward(self, layout: Layout, store: Store) -> torch.Tensor:
         """Logits [N, V] of the tokens in `layout.keep`."""
         return self._run(layout, Running(layout, store, self._attend))
+
+    def likeliest(self, layout: Layout, store: Store) -> torch.Tensor | None:
+        """The likeliest tokens [N] after those in `layout.keep`. None, and nothing was run, where
+        it makes logits only."""
+        if self._head is None:
+            return None
+        hidden = self._run(layout, Running(layout, store, self._attend, deferred=True))
+        return self._head.likeliest(hidden)
 
     def _run(self, layout: Layout, state: Running | _Record) -> torch.Tensor:
         _thread.state = state
@@ -99,6 +139,7 @@ class Running:
     layout: Layout
     store: Store
     attend: Attend
+    deferred: bool = False
 
     def kept(self) -> torch.Tensor | None:
         """Which tokens are wanted, [N]: after the last layer's keys and values nobody reads the
@@ -132,6 +173,12 @@ def running() -> Running | None:
     """None: no forward of ours runs, or one that only records."""
     state: Running | _Record | None = getattr(_thread, "state", None)
     return state if isinstance(state, Running) else None
+
+
+def deferred() -> bool:
+    """Whether the forward of this thread is to end before its logits."""
+    state: Running | _Record | None = getattr(_thread, "state", None)
+    return state is not None and state.deferred
 
 
 def _attention(

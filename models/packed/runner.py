@@ -31,6 +31,8 @@ class Forward(Protocol):
 
     def forward(self, layout: Layout, store: Store) -> torch.Tensor: ...
 
+    def likeliest(self, layout: Layout, store: Store) -> torch.Tensor | None: ...
+
 
 class PackedRunner:
     """Calls of one thread. `slots`: most rows at once, prefixes included.
@@ -136,6 +138,9 @@ class PackedRunner:
     # ---- on the device: nothing here waits for it -----------------------------------------
 
     def _launch(self, step: Step) -> Pending:
+        likeliest = self._likeliest(step)
+        if likeliest is not None:
+            return send(step, self._births, likeliest, [])
         logits = self._model.forward(step.layout, self._store)  # [N, V]
         sampled = self._sample(step, logits) if len(step.sampling) else None
         sums = [
@@ -144,14 +149,30 @@ class PackedRunner:
         ]
         return send(step, self._births, sampled, sums)
 
+    def _likeliest(self, step: Step) -> Sampled | None:
+        """A step without logits, where nobody wants them and the model can do without."""
+        if step.scored or not len(step.sampling):
+            return None
+        if not self._sampler.wants_likeliest(step.sampling):
+            return None
+        tokens = self._model.likeliest(step.layout, self._store)
+        if tokens is None:
+            return None
+        slots = self._slots(step)
+        self._last[slots] = tokens
+        return self._sampler.take(tokens, slots, step.sampling)
+
     def _sample(self, step: Step, logits: torch.Tensor) -> Sampled:
-        device = logits.device
-        slots = torch.from_numpy(step.sampling).to(device, non_blocking=True)
         if len(step.at) != len(logits):
-            logits = logits[torch.from_numpy(step.at).to(device, non_blocking=True)]
+            at = torch.from_numpy(step.at).to(logits.device, non_blocking=True)
+            logits = logits[at]
+        slots = self._slots(step)
         sampled = self._sampler.choose(logits, slots, step.sampling)
         self._last[slots] = sampled.tokens
         return sampled
+
+    def _slots(self, step: Step) -> torch.Tensor:
+        return torch.from_numpy(step.sampling).to(self._model.device, non_blocking=True)
 
     # ---- on the host ----------------------------------------------------------------------
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator
 
 import pytest
 import torch
+
+from models.native.library import library
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -14,3 +17,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def native() -> ctypes.CDLL:
+    """The compiled library, where there is a compiler."""
+    loaded = library()
+    if loaded is None:
+        pytest.skip("there is no compiler here, or not one for this CPU")
+    return loaded

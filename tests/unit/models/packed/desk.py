@@ -71,6 +71,9 @@ class Device:
         self._inner = inner
         self.steps: int | None = None
 
+    def likeliest(self, layout: Layout, store: Store) -> torch.Tensor | None:
+        return None
+
     def forward(self, layout: Layout, store: Store) -> torch.Tensor:
         if self.steps is not None:
             self.steps -= 1
