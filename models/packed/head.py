@@ -27,8 +27,8 @@ HALF_STEP = 1.01 / 256  #: of a number, what its rounding to bfloat16 moves it b
 SUMMED = 2.0**-22  #: of a product, what float32 rounds off, for each of the numbers that it sums
 BLOCK = 512  #: logits that are first looked at together
 CHUNK = 4096  #: rows of a weight that are looked at together
-WORTH = 16_000_000  #: multiplications of a step; what comes on top takes longer than half of fewer
-#: Numbers of a weight below which that is so of any step, with the compiled `Refine` and with ours.
+WORTH = 16_000_000  #: multiplications of a product; of fewer, half saves less than the rest takes
+#: Numbers of a weight below which that is so at any step, with the compiled `Refine` and with ours.
 LEAST, LEAST_IN_TORCH = 250_000, 8_000_000
 TRIED = 1024  #: rows after which a model whose logits lie too near is known for it
 
