@@ -29,19 +29,30 @@ def likeliest(logits: torch.Tensor) -> torch.Tensor:
     size = logits.shape[-1]
     if logits.device.type != "cpu" or size < 2 * BLOCK:
         return logits.argmax(dim=-1)
-    whole = size // BLOCK * BLOCK
-    tops = logits[:, :whole].reshape(len(logits), -1, BLOCK).amax(dim=-1)
-    if whole < size:
-        tops = torch.cat((tops, logits[:, whole:].amax(dim=-1, keepdim=True)), dim=1)
+    tops = block_tops(logits)
     start = (tops.float().argmax(dim=-1, keepdim=True) * BLOCK).clamp(max=size - BLOCK)  # [B, 1]
     found = logits.gather(1, start + torch.arange(BLOCK)).float()
     best: torch.Tensor = start[:, 0] + found.argmax(dim=-1)
     return best
 
 
-def is_broken(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    """Whether the likeliest tokens [B] of [B, V] mean nothing: some logit is not a number."""
-    return logits.gather(-1, tokens[:, None])[:, 0].isnan()
+def block_tops(logits: torch.Tensor) -> torch.Tensor:
+    """The greatest of each BLOCK of a row, [B, V] -> [B, blocks]; the last may be shorter."""
+    size = logits.shape[-1]
+    blocks, rest = divmod(size, BLOCK)
+    tops = logits[:, : size - rest].reshape(len(logits), blocks, BLOCK).amax(dim=-1)
+    if rest:
+        tops = torch.cat((tops, logits[:, size - rest :].amax(dim=-1, keepdim=True)), dim=1)
+    return tops
+
+
+def broken_rows(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Whether the likeliest tokens [B] of [B, V] mean nothing: some logit is not a number. On the
+    CPU, where it costs no wait, raises FloatingPointError if so."""
+    broken = logits.gather(-1, tokens[:, None])[:, 0].isnan()
+    if logits.device.type == "cpu" and bool(broken.any()):
+        raise FloatingPointError("the model's output is not a number")
+    return broken
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.drawing import DrawParams, Likeliest, draw, is_broken, likeliest, uniform
+from models.drawing import DrawParams, Likeliest, broken_rows, draw, likeliest, uniform
 from models.grammar import Grammars
 from models.penalties import Penalties, is_penalized
 from models.runner import Row
@@ -126,9 +126,7 @@ class Sampler:
             self._adjust(logits, needs, order) if some & (PENALIZED | CONSTRAINED) else logits
         )
         tokens = self._likeliest(adjusted)  # [B]
-        broken = is_broken(adjusted, tokens)
-        if self._device.type == "cpu" and bool(broken.any()):
-            raise FloatingPointError("the model's output is not a number")
+        broken = broken_rows(adjusted, tokens)
         if some & DRAWN:
             self._draw(adjusted, tokens, slots, needs)
         ended, complete = self._advance(tokens, slots, needs, order)

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from models.device import free_memory
-from models.drawing import Likeliest, is_broken
+from models.drawing import BLOCK, Likeliest, block_tops, broken_rows
 from models.host import cpu_is_fast
 from models.native.linear import PackedLinear, packable
 from models.packed.model import deferred
@@ -25,7 +25,6 @@ log = get_logger(__name__)
 MOST = 128  #: logits of a row that are made anew, at most
 HALF_STEP = 1.01 / 256  #: of a number, what its rounding to bfloat16 moves it by at most
 SUMMED = 2.0**-22  #: of a product, what float32 rounds off, for each of the numbers that it sums
-BLOCK = 512  #: logits that are first looked at together
 CHUNK = 4096  #: rows of a weight that are looked at together
 WORTH = 16_000_000  #: multiplications of a product; of fewer, half saves less than the rest takes
 #: Numbers of a weight below which that is so at any step, with the compiled `Refine` and with ours.
@@ -45,10 +44,7 @@ def refine(
     size = rough.shape[1]
     block = min(BLOCK, size)
     starts = torch.arange(0, size, block).clamp(max=size - block)
-    whole = size // block * block
-    tops = rough[:, :whole].reshape(len(rough), -1, block).amax(dim=2)
-    if whole < size:
-        tops = torch.cat((tops, rough[:, size - block :].amax(dim=1, keepdim=True)), dim=1)
+    tops = block_tops(rough)
     top = tops.amax(dim=1).float()
     # What was at least this before it was rounded, is at least this rounded alike.
     floor = (top - top.abs() * HALF_STEP - margin).to(rough.dtype)
@@ -75,7 +71,8 @@ class ScreenedHead(nn.Module):
         self._exact = PackedLinear(self._weight, None)
         self._rough = PackedLinear(rounded, None)
         self._refine, self._likeliest = refine, likeliest
-        self._lost, self._longest = _lengths(self._weight, rounded)
+        lost, self._longest = _lengths(self._weight, rounded)
+        self._moved = lost + SUMMED * linear.in_features * self._longest  # times a hidden state's
         self._seen = self._missed = 0
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -85,7 +82,7 @@ class ScreenedHead(nn.Module):
     @property
     def is_sound(self) -> bool:
         """Whether all its numbers are finite."""
-        return self._lost + self._longest < float("inf")
+        return self._moved + self._longest < float("inf")
 
     def likeliest(self, x: torch.Tensor) -> torch.Tensor:
         """Of hidden states [N, H], tokens [N]. Raises FloatingPointError when a logit is not a
@@ -97,8 +94,7 @@ class ScreenedHead(nn.Module):
         rounded = x.bfloat16()
         lost = torch.linalg.vector_norm(x - rounded, dim=1)
         length = torch.linalg.vector_norm(x, dim=1)
-        summed = SUMMED * x.shape[1] * self._longest
-        margin = 2 * (length * (self._lost + summed) + lost * self._longest)
+        margin = 2 * (length * self._moved + lost * self._longest)
         tokens = self._refine(self._rough(rounded), margin, x, self._weight)
         missed = (tokens < 0).nonzero()[:, 0]
         self._seen += len(tokens)
@@ -110,8 +106,7 @@ class ScreenedHead(nn.Module):
     def _by_all(self, x: torch.Tensor) -> torch.Tensor:
         logits = self._exact(x)
         tokens = self._likeliest(logits)
-        if bool(is_broken(logits, tokens).any()):
-            raise FloatingPointError("the model's output is not a number")
+        broken_rows(logits, tokens)
         return tokens
 
 
@@ -124,7 +119,7 @@ def screened(linear: nn.Module, fast: Refine | None, likeliest: Likeliest) -> Sc
     least = LEAST_IN_TORCH if fast is None else LEAST
     if not cpu_is_fast("bf16") or linear.weight.numel() < least:
         return None
-    if 2 * linear.weight.nbytes > free_memory(linear.weight.device) // 4:
+    if 8 * linear.weight.nbytes > free_memory(linear.weight.device):
         return None
     try:
         head = ScreenedHead(linear, fast or refine, likeliest)

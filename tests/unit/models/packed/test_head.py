@@ -117,14 +117,14 @@ def test_the_first_of_equals(fast: Refine) -> None:
 @pytest.mark.parametrize("odd", [float("nan"), float("inf"), float("-inf")])
 def test_what_is_not_a_number_is_said(fast: Refine, odd: float) -> None:
     head = made(torch.randn(700, 128), fast)
-    x = torch.randn(4, 128)
-    x[2, 7] = odd
-    with (
-        torch.inference_mode(),
-        pytest.raises(FloatingPointError, match="the model's output is not a number"),
-    ):
-        head.likeliest(x)
-        head.likeliest(torch.full((1, 128), odd))
+    one_of_four = torch.randn(4, 128)
+    one_of_four[2, 7] = torch.nan
+    for x in (one_of_four, torch.full((1, 128), odd)):
+        with (
+            torch.inference_mode(),
+            pytest.raises(FloatingPointError, match="the model's output is not a number"),
+        ):
+            head.likeliest(x)
 
 
 def test_numbers_near_the_end_of_the_range(fast: Refine) -> None:
@@ -181,12 +181,19 @@ def built(family: str, **changed: Any) -> tuple[PackedRunner, Any]:
     return runner, model(family, **wide)
 
 
+def head_of(runner: PackedRunner) -> ScreenedHead:
+    packed = runner._model
+    assert isinstance(packed, PackedModel)
+    assert isinstance(packed._head, ScreenedHead)
+    return packed._head
+
+
 @pytest.mark.parametrize("family", ["llama", "qwen3", "mistral", "phi3", "olmo2", "mixtral"])
 @pytest.mark.parametrize("tied", [False, True])
 def test_greedy_rows_say_what_they_say_alone(family: str, tied: bool) -> None:
     runner, own = built(family, tie_word_embeddings=tied)
     assert NOTE in runner.info.notes
-    head = runner._model._head  # type: ignore[attr-defined]
+    head = head_of(runner)
     rows = [greedy(f"r{number}", prompt, 12) for number, prompt in enumerate(prompts(8))]
     assert Packer(runner).run(rows) == {row.id: alone(own, row) for row in rows}
     assert head._seen > 12
@@ -216,7 +223,7 @@ def test_a_row_that_wants_more_gets_its_logits_and_its_neighbors_their_tokens() 
     rows.append(Row("c", third, SamplingParams(max_tokens=6, temperature=0.0, logprobs=2)))
     packer = Packer(runner)
     assert packer.run(rows) == {row.id: alone(own, row) for row in rows}
-    head = runner._model._head  # type: ignore[attr-defined]
+    head = head_of(runner)
     assert 0 < head._seen < 12  # steps after the third row had ended
 
 
