@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, select, text
+from sqlalchemy import ColumnElement, Connection, Row, bindparam, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from penstock.errors import InvalidRequest, LimitReached, NotFound, Overloaded
@@ -17,6 +17,7 @@ from storage import files, intake, lifecycle
 from storage.intake import IdempotentReplay
 from storage.reading import batch_columns, batch_record
 from storage.records import Batch, NewBatch
+from storage.service_tables import openai_batches
 from storage.states import BatchStatus
 from storage.tables import batches
 
@@ -33,19 +34,6 @@ _INSERT = text("""
                                 output_lifetime, input_file_id, output_file_id, error_file_id)
     VALUES (:batch_id, :owner, :endpoint, :completion_window, :quarantine,
             :output_lifetime, :input_file_id, :output_file_id, :error_file_id)
-""")
-_COLUMNS = """
-    SELECT o.batch_id, o.endpoint, o.completion_window, o.quarantine, o.output_lifetime,
-           o.input_file_id, o.output_file_id, o.error_file_id, o.errors, o.read_at,
-           b.ending, b.ending_at
-    FROM openai_batches o JOIN batches b ON b.id = o.batch_id
-"""
-_BY_ID = text(f"{_COLUMNS} WHERE o.batch_id = :id")
-_GET = text(f"{_COLUMNS} WHERE o.batch_id = :id AND o.owner = :owner AND NOT b.deleting")
-_LIST = text(f"""
-    {_COLUMNS} WHERE o.owner = :owner AND NOT b.deleting
-      AND (CAST(:after AS text) IS NULL OR o.batch_id < :after)
-    ORDER BY o.batch_id DESC LIMIT :limit
 """)
 # The job's own row stays free, so that it can be cancelled meanwhile.
 _LOCK_NEXT_UNREAD = text("""
@@ -108,6 +96,16 @@ class OpenaiBatch(NewOpenaiBatch):
     ending_at: dt.datetime | None
 
 
+#: What an `OpenaiBatch` has beside its job.
+_OWN_COLUMNS = (
+    *(openai_batches.c[name] for name in NewOpenaiBatch.__dataclass_fields__),
+    openai_batches.c.errors,
+    openai_batches.c.read_at,
+    batches.c.ending,
+    batches.c.ending_at,
+)
+
+
 def create(conn: Connection, job: NewBatch, batch: NewOpenaiBatch) -> Batch:
     """Accept a batch; its file is read later. Raises `IdempotentReplay` when the key is taken,
     `NotFound` or `InvalidRequest` for its file, and `LimitReached` or `Overloaded` when too many
@@ -128,23 +126,24 @@ def create(conn: Connection, job: NewBatch, batch: NewOpenaiBatch) -> Batch:
     intake.open_batch(conn, job)
     facts = {name: getattr(batch, name) for name in NewOpenaiBatch.__dataclass_fields__}
     conn.execute(_INSERT, {"batch_id": job.id, "owner": job.owner, **facts})
-    return _jobs(conn, [job.id])[job.id]
+    return _by_id(conn, job.id).job
 
 
 def get(conn: Connection, owner: str, batch_id: str) -> OpenaiBatch | None:
     """The owner's batch; None where it is unknown, another owner's, or no batch of this kind."""
-    return next(iter(_with_jobs(conn, _GET, {"id": batch_id, "owner": owner})), None)
+    return next(iter(_find(conn, *_shown_to(owner), openai_batches.c.batch_id == batch_id)), None)
 
 
 def page(conn: Connection, owner: str, *, limit: int, after: str | None) -> list[OpenaiBatch]:
     """Up to `limit` batches older than `after`, newest first."""
-    return _with_jobs(conn, _LIST, {"owner": owner, "after": after, "limit": limit})
+    older = () if after is None else (openai_batches.c.batch_id < after,)
+    return _find(conn, *_shown_to(owner), *older, limit=limit)
 
 
 def next_unread(conn: Connection) -> OpenaiBatch | None:
     """The oldest batch whose file nobody reads, for this transaction alone."""
     found = conn.execute(_LOCK_NEXT_UNREAD).scalar_one_or_none()
-    return None if found is None else _with_jobs(conn, _BY_ID, {"id": found})[0]
+    return None if found is None else _by_id(conn, found)
 
 
 def accept(conn: Connection, batch_id: str) -> None:
@@ -171,7 +170,7 @@ def next_uncounted(conn: Connection) -> tuple[str, OpenaiBatch] | None:
     row = conn.execute(_NEXT_UNCOUNTED).one_or_none()
     if row is None:
         return None
-    return row.id, _with_jobs(conn, _BY_ID, {"id": row.batch_id})[0]
+    return row.id, _by_id(conn, row.batch_id)
 
 
 def counted(conn: Connection, file_id: str, size: int) -> None:
@@ -179,20 +178,31 @@ def counted(conn: Connection, file_id: str, size: int) -> None:
     conn.execute(_COUNTED, {"id": file_id, "bytes": size})
 
 
-def _with_jobs(conn: Connection, statement: Any, facts: Mapping[str, object]) -> list[OpenaiBatch]:
-    rows = conn.execute(statement, facts).all()
-    jobs = _jobs(conn, [row.batch_id for row in rows])
-    return [_record(row, jobs[row.batch_id]) for row in rows if row.batch_id in jobs]
+def _shown_to(owner: str) -> tuple[ColumnElement[bool], ...]:
+    return openai_batches.c.owner == owner, ~batches.c.deleting
 
 
-def _jobs(conn: Connection, ids: Sequence[str]) -> dict[str, Batch]:
-    rows = conn.execute(select(*batch_columns()).where(batches.c.id.in_(ids))) if ids else ()
-    return {row.id: batch_record(row) for row in rows}
+def _by_id(conn: Connection, batch_id: str) -> OpenaiBatch:
+    return _find(conn, openai_batches.c.batch_id == batch_id)[0]
 
 
-def _record(row: Row[Any], job: Batch) -> OpenaiBatch:
-    own = {name: value for name, value in row._mapping.items() if name != "batch_id"}
-    return OpenaiBatch(job=job, **own)
+def _find(
+    conn: Connection, *conditions: ColumnElement[bool], limit: int | None = None
+) -> list[OpenaiBatch]:
+    """Newest first. One statement, so that no batch is seen half before a change and half after."""
+    statement = (
+        select(*batch_columns(), *_OWN_COLUMNS)
+        .join_from(openai_batches, batches, batches.c.id == openai_batches.c.batch_id)
+        .where(*conditions)
+        .order_by(openai_batches.c.batch_id.desc())
+        .limit(limit)
+    )
+    return [_record(row) for row in conn.execute(statement)]
+
+
+def _record(row: Row[Any]) -> OpenaiBatch:
+    own = {column.name: row._mapping[column.name] for column in _OWN_COLUMNS}
+    return OpenaiBatch(job=batch_record(row), **own)
 
 
 def is_unread(batch: OpenaiBatch) -> bool:

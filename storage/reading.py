@@ -118,8 +118,8 @@ def batch_columns() -> tuple[ColumnElement[Any], ...]:
 
 
 def batch_record(row: Row[Any]) -> Batch:
-    """A row of `batch_columns` as a record."""
-    values = dict(row._mapping)
+    """A row with `batch_columns` as a record."""
+    values = {name: row._mapping[name] for name in Batch.__dataclass_fields__}
     values["lane"] = Lane(values["lane"])
     values["status"] = BatchStatus(values["status"])
     return Batch(**values)

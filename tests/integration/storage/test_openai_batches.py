@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from penstock.errors import Conflict, LimitReached, NotFound
 from penstock.ids import new_id
@@ -129,6 +129,26 @@ def test_a_rejected_batch_fails_once_with_its_errors(database: Database) -> None
 
     assert found is not None
     assert (found.job.status, found.errors) == (BatchStatus.FAILED, errors)
+
+
+def test_who_reads_a_batch_while_it_is_rejected_sees_all_of_it_or_nothing(
+    database: Database,
+) -> None:
+    batch = accept(database)
+    errors = [{"code": "empty_file", "message": "The file has no lines."}]
+
+    def reject(*_: object) -> None:
+        with database.begin() as other:
+            openai_batches.reject(other, batch.job.id, errors)
+
+    with database.begin() as conn:
+        event.listen(conn, "after_cursor_execute", reject, once=True)
+        during = openai_batches.get(conn, jobs.OWNER, batch.job.id)
+        after = openai_batches.get(conn, jobs.OWNER, batch.job.id)
+
+    assert during is not None and after is not None
+    assert (during.job.status, during.errors) == (BatchStatus.VALIDATING, None)
+    assert (after.job.status, after.errors) == (BatchStatus.FAILED, errors)
 
 
 def test_output_has_what_each_line_asked_and_errors_are_apart(database: Database) -> None:
