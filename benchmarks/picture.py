@@ -51,10 +51,10 @@ def _panel(axis: Any, summary: Summary, places: list[tuple[str, str]], cell: str
         if base is None:
             continue
         bars = [(n + 0.4 * index, spread) for n, spread in found if spread is not None]
-        medians = [spread.median / base.median for _, spread in bars]
+        medians = [spread.middle / base.middle for _, spread in bars]
         errors = [
-            [(spread.median - spread.low) / base.median for _, spread in bars],
-            [(spread.high - spread.median) / base.median for _, spread in bars],
+            [(spread.middle - spread.low) / base.middle for _, spread in bars],
+            [(spread.high - spread.middle) / base.middle for _, spread in bars],
         ]
         color = COLORS[place[1]]
         heights = [place for place, _ in bars]

@@ -59,9 +59,10 @@ class Wanted:
 @dataclass(frozen=True, slots=True)
 class Size:
     """How thorough. `close_rounds`: of ours and vLLM, who are nearly as fast; `mixed`, `shared`,
-    `tail`, `labels`: rows; `growth`: sizes in rows by model; `slow`: rows of a round for who is
-    slow; `chats` of a round; `service`: rows and rounds by model; `float32`: what of it is measured
-    in that type, too."""
+    `tail`, `labels`: rows; `growth`: sizes in rows by model; `naive`: rows of one of its rounds,
+    which together run all of `mixed`; `slow`: rows of a round for who else is slow; `chats` of a
+    round; `service`: rows and rounds by model; `float32`: what of it is measured in that type,
+    too."""
 
     models: tuple[str, ...]
     rounds: int
@@ -72,6 +73,7 @@ class Size:
     tail: int
     labels: int
     per_label: int
+    naive: int
     slow: int
     chats: int
     growth: Mapping[str, tuple[int, ...]]
@@ -92,6 +94,7 @@ FULL = Size(
     tail=150,
     labels=128,
     per_label=6,
+    naive=88,
     slow=32,
     chats=12,
     growth={"random-40m": (64, 256, 1024, 4096), "penstock-tiny": (64, 256, 1024, 4096)},
@@ -105,15 +108,16 @@ QUICK = Size(
     rounds=1,
     close_rounds=1,
     slow_rounds=1,
-    mixed=160,
+    mixed=128,
     shared=64,
     tail=32,
     labels=48,
     per_label=2,
+    naive=8,
     slow=8,
     chats=5,
-    growth={"random-40m": (128, 256)},
-    service={"random-40m": (256, 1)},
+    growth={"random-40m": (64, 128)},
+    service={"random-40m": (128, 1)},
     vllm=("vllm-64-cached",),  # one engine for all: it takes most of a minute to start
     vllm_cached=("vllm-64-cached",),
     also=(),
@@ -167,7 +171,7 @@ def _slow(size: Size) -> list[Entry]:
     """Who waits for the longest row of a batch, or runs 32 rows at once."""
     others = [name for name in ("sorted", "continuous", "llama") if name in size.also]
     return [
-        _entry("naive", size.slow, size.rounds),
+        _entry("naive", size.naive, size.rounds),
         *(_entry(name, 2 * size.slow, size.slow_rounds) for name in others),
         _entry("padded", 2 * size.slow, size.slow_rounds),
     ]
@@ -192,7 +196,8 @@ def _shared(size: Size) -> tuple[Entry, ...]:
 def _tail(size: Size) -> tuple[Entry, ...]:
     fast = _entries((size.vllm[-1], "torch", "packed"), size.tail, size.rounds)
     # A part of the rows that holds its share of long ones.
-    slow = [_entry(name, 50, size.slow_rounds) for name in ("naive", "padded")]
+    part = min(50, size.tail)
+    slow = [_entry(name, part, size.slow_rounds) for name in ("naive", "padded")]
     return (*fast, *slow)
 
 
@@ -231,8 +236,8 @@ def _express(size: Size) -> tuple[Entry, ...]:
 def _growth(count: int, model: BenchModel, size: Size) -> tuple[Workload, tuple[Entry, ...]]:
     """The biggest take minutes, so they go once."""
     entries = _entries(("packed",), count, 1 if count > 256 else size.rounds)
-    if count <= 256 and size.also:
+    if size.also and count <= 256:
         entries += _entries(size.vllm[-1:], count, 1)
-    if count <= 64:
+    if size.also and count <= 64:
         entries += _entries(("naive",), count, 1)
     return workloads.mixed(count, model.vocabulary), tuple(entries)

@@ -65,7 +65,7 @@ def show(report: Report, console: Console) -> None:
         for cell in CELLS:
             for name, spread in _rates(report.summary, place, cell):
                 span = f"{spread.low:,.1f} to {spread.high:,.1f}"
-                rates.add_row(cell, name, f"{spread.median:,.1f}", span)
+                rates.add_row(cell, name, f"{spread.middle:,.1f}", span)
         console.print(rates)
     console.print(table)
     for name, reason in report.results.skipped.items():
@@ -79,10 +79,11 @@ def _head(report: Report) -> str:
         f" which took {report.minutes:.0f} minutes. All contenders run in one program, one at a"
         " time, in interleaved rounds; figures are medians of the rounds, with the lowest and the"
         " highest. A ratio of rates that must hold is the median of the quotients within rounds, of"
-        " our rate and that of the rival with the highest median. Each has the same weights,"
-        " prompts and forced lengths, decodes greedily, and uses the same number of threads and"
-        " the same allocator. A slow contender gets fewer rows, other ones in each round. Compare"
-        " figures of one run, not of two machines.",
+        " our rate and that of the rival with the highest median. A slow contender gets fewer rows,"
+        " other ones in each round; its figure is the rate of all of them together, and so are both"
+        " rates of a ratio with it. Each has the same weights, prompts and forced lengths, decodes"
+        " greedily, and uses the same number of threads and the same allocator. Compare figures of"
+        " one run, not of two machines.",
         _table(("machine", ""), report.machine.items()),
         '<picture><source media="(prefers-color-scheme: dark)" srcset="results-dark.png">'
         '<img alt="Rates by contender" src="results-light.png"></picture>',
@@ -107,10 +108,10 @@ def _cell(summary: Summary, place: tuple[str, str], cell: str) -> str:
     unit = "tokens/s" if cell in TOKENS else "rows/s"
     rows = []
     for name, spread in rates:
-        times = f"{spread.median / base.median:,.2f}" if base else ""
+        times = f"{spread.middle / base.middle:,.2f}" if base else ""
         span = f"{spread.low:,.1f} to {spread.high:,.1f}"
         runs = f"{spread.rounds} of {spread.rows:,}"
-        rows.append((name, f"{spread.median:,.1f}", span, runs, times))
+        rows.append((name, f"{spread.middle:,.1f}", span, runs, times))
     against = "times per label" if cell == "labels" else "times naive"
     head = ("who", unit, "lowest to highest", "rounds of rows", against)
     return f"### {CELLS[cell]}\n\n" + _table(head, rows)
@@ -122,7 +123,7 @@ def _rates(summary: Summary, place: tuple[str, str], cell: str) -> list[tuple[st
         spread = summary.rate(place, cell, name)
         if spread is not None:
             found.append((_title(name), spread))
-    return sorted(found, key=lambda pair: pair[1].median)
+    return sorted(found, key=lambda pair: pair[1].middle)
 
 
 def _title(name: str) -> str:
@@ -164,7 +165,7 @@ def _growth(summary: Summary, place: tuple[str, str]) -> str:
     for count, (milliseconds, memory) in sorted(summary.growth(place).items()):
         cell = f"growth-{count}"
         others = [
-            f"{TITLES[name]} {1e3 / spread.median:,.1f} ms"
+            f"{TITLES[name]} {1e3 / spread.middle:,.1f} ms"
             for name in summary.contenders(place, cell)
             if name != "packed" and (spread := summary.rate(place, cell, name))
         ]

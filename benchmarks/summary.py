@@ -17,9 +17,10 @@ BOTH = ("mixed", "shared", "tail", "single")
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Of the rounds' rates, per second."""
+    """Of the rounds' rates, per second. `middle` is their median, or the rate of all rounds
+    together where each ran other rows: the rows of the median alone would decide."""
 
-    median: float
+    middle: float
     low: float
     high: float
     rounds: int
@@ -67,21 +68,27 @@ class Summary:
         if not runs:
             return None
         rates = [_rate(s) for s in runs]
-        middle, rows = statistics.median(rates), runs[0].answer.rows
+        rows = runs[0].answer.rows
+        whole = max(s.answer.rows for s in self._of(place, cell))
+        middle = statistics.median(rates) if rows == whole else _rate(*runs)
         return Spread(middle, min(rates), max(rates), len(rates), rows)
 
     def ratio(
         self, place: tuple[str, str], cell: str, ours: str, theirs: Sequence[str]
     ) -> float | None:
-        """Ours over the best of some: the median of the quotients within the rounds that both ran,
-        for a machine that slows down in a round slows both."""
-        found = [self._by_round(place, cell, name) for name in theirs]
-        ran = [rates for rates in found if rates]
+        """Ours over the best of some, in the rounds that both ran. The median of the quotients
+        within rounds, for a machine that slows down in a round slows both; where theirs ran a part
+        of the rows, another in each round, the quotient of the rates of all rounds together."""
+        found = {name: self.rate(place, cell, name) for name in theirs}
+        ran = {name: spread.middle for name, spread in found.items() if spread is not None}
         if not ran:
             return None
         over = self._by_round(place, cell, ours)
-        under = max(ran, key=lambda rates: statistics.median(rates.values()))
-        return _median(over[number] / under[number] for number in over.keys() & under.keys())
+        under = self._by_round(place, cell, max(ran, key=ran.__getitem__))
+        both = sorted(over.keys() & under.keys())
+        if any(over[number].answer.rows != under[number].answer.rows for number in both):
+            return _rate(*(over[n] for n in both)) / _rate(*(under[n] for n in both))
+        return _median(_rate(over[number]) / _rate(under[number]) for number in both)
 
     def figure(self, place: tuple[str, str], cell: str, contender: str, name: str) -> float | None:
         """Median over the rounds of something that a contender says of a run."""
@@ -123,11 +130,11 @@ class Summary:
                 spread = self.rate(place, cell, "packed")
                 if spread is not None:
                     memory = self._of(place, cell)[0].answer.figures.get("rss_mb")
-                    found[int(cell.removeprefix("growth-"))] = (1e3 / spread.median, memory)
+                    found[int(cell.removeprefix("growth-"))] = (1e3 / spread.middle, memory)
         return found
 
-    def _by_round(self, place: tuple[str, str], cell: str, contender: str) -> dict[int, float]:
-        return {s.round: _rate(s) for s in self._of(place, cell) if s.contender == contender}
+    def _by_round(self, place: tuple[str, str], cell: str, contender: str) -> dict[int, Sample]:
+        return {s.round: s for s in self._of(place, cell) if s.contender == contender}
 
     def _of(self, place: tuple[str, str], cell: str | None = None) -> list[Sample]:
         return [
@@ -202,13 +209,14 @@ def _labels(summary: Summary, place: tuple[str, str]) -> Iterator[Requirement]:
 def _growth(summary: Summary, place: tuple[str, str]) -> Iterator[Requirement]:
     grown = summary.growth(place)
     key = f"{place[0]}.{place[1]}"
-    if 256 in grown and len(grown) > 1:
+    if len(grown) > 1:
         most = max(grown)
-        per_row = quotient(grown[most][0], grown[256][0])
-        memory = quotient(grown[most][1], grown[256][1])
-        what = f"growth: time per row, {most:,} / 256 rows"
+        base = 256 if 256 in grown and most > 256 else min(grown)
+        per_row = quotient(grown[most][0], grown[base][0])
+        memory = quotient(grown[most][1], grown[base][1])
+        what = f"growth: time per row, {most:,} / {base} rows"
         yield Requirement(4, _of(what, place), f"growth.time.{key}", per_row, most=1.1)
-        what = f"growth: memory, {most:,} / 256 rows"
+        what = f"growth: memory, {most:,} / {base} rows"
         yield Requirement(4, _of(what, place), f"growth.memory.{key}", memory, most=1.1)
 
 
@@ -253,10 +261,10 @@ def _of(what: str, place: tuple[str, str]) -> str:
     return f"{what} ({place[0]}, {place[1]})"
 
 
-def _rate(sample: Sample) -> float:
-    answer = sample.answer
-    counted = answer.tokens if sample.cell in TOKENS else answer.rows
-    return counted / answer.seconds
+def _rate(*runs: Sample) -> float:
+    """Of some runs of one cell together."""
+    counted = sum(s.answer.tokens if s.cell in TOKENS else s.answer.rows for s in runs)
+    return counted / sum(s.answer.seconds for s in runs)
 
 
 def ratios(needs: Iterable[Requirement]) -> dict[str, float | None]:

@@ -33,6 +33,13 @@ def test_every_process_of_the_plan_can_be_started_and_every_row_has_a_title(
             assert {entry.contender for entry in cell.entries} <= set(TITLES)
 
 
+def test_the_rounds_of_naive_together_run_every_row() -> None:
+    plan = cells(Words("random-40m", Path(), 4096), "bfloat16", FULL)
+    (mixed,) = Wanted(frozenset({"mixed"}), frozenset({"naive"})).of(plan)
+    (naive,) = mixed.entries
+    assert naive.rows * naive.rounds >= len(mixed.workload.jobs)
+
+
 def test_torch_alone_runs_without_the_compiled_kernel() -> None:
     made = everyone(("torch", "packed"), Path(), "float32", 2, None, Path(".bench"))
     assert [one.environment["PENSTOCK_NATIVE"] for one in made] == ["0", "1"]

@@ -19,8 +19,8 @@ PLACE = ("random-40m", "float32")
 
 
 def sample(cell: str, contender: str, rate: float, number: int = 0, **figures: float) -> Sample:
-    """A run of one second: `rate` tokens and as many rows."""
-    answer = Answer(1.0, round(rate), round(rate), figures)
+    """A run of 100 rows of one token each."""
+    answer = Answer(100 / rate, 100, 100, figures)
     return Sample(*PLACE, cell, contender, number, answer)
 
 
@@ -37,7 +37,8 @@ def test_a_rate_is_the_median_of_the_rounds_with_its_spread() -> None:
     found = summary(*(sample("mixed", "naive", rate, n) for n, rate in enumerate(rates)))
     spread = found.rate(PLACE, "mixed", "naive")
     assert spread is not None
-    assert (spread.median, spread.low, spread.high, spread.rounds) == (100, 90, 110, 3)
+    assert (spread.middle, spread.low, spread.high) == pytest.approx((100, 90, 110))
+    assert (spread.rounds, spread.rows) == (3, 100)
 
 
 def test_ours_is_compared_with_the_better_of_vllm() -> None:
@@ -66,6 +67,21 @@ def test_a_round_in_which_the_machine_is_slow_is_compared_with_itself() -> None:
     assert need(found, "mixed.packed/naive").measured == 4
 
 
+def test_parts_of_the_rows_are_compared_all_together() -> None:
+    """Easy rows in two rounds and hard ones in the third: no one round stands for all."""
+    ours = [Answer(1.0, 90, 900), Answer(1.1, 90, 900), Answer(0.9, 90, 900)]
+    parts = [Answer(1.0, 30, 300), Answer(1.0, 30, 300), Answer(7.0, 30, 300)]
+    found = summary(
+        *(Sample(*PLACE, "mixed", "packed", n, one) for n, one in enumerate(ours)),
+        Sample(*PLACE, "mixed", "packed", 3, Answer(9.0, 90, 900)),  # naive ran three rounds
+        *(Sample(*PLACE, "mixed", "naive", n, one) for n, one in enumerate(parts)),
+    )
+    spread = found.rate(PLACE, "mixed", "naive")
+    assert spread is not None
+    assert (spread.low, spread.middle, spread.high) == (300 / 7, 100, 300)
+    assert need(found, "mixed.packed/naive").measured == pytest.approx(9)
+
+
 def test_a_ratio_without_a_rival_is_neither_held_nor_broken() -> None:
     found = summary(sample("mixed", "packed", 900))
     assert need(found, "mixed.packed/vllm").holds is None
@@ -88,6 +104,11 @@ def test_growth_compares_the_most_rows_with_256() -> None:
     )
     assert need(found, "growth.time").measured == pytest.approx(100 / 95)
     assert need(found, "growth.memory").measured == pytest.approx(1.05)
+
+
+def test_growth_in_a_quick_run_compares_the_two_sizes_that_it_has() -> None:
+    found = summary(sample("growth-64", "packed", 50), sample("growth-128", "packed", 80))
+    assert need(found, "growth.time").measured == pytest.approx(50 / 80)
 
 
 def test_labels_are_the_same_when_every_prompt_picks_alike_whatever_part_was_run() -> None:
