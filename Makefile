@@ -38,7 +38,7 @@ check: setup ## lint, types, floors, generated docs, compose files
 	$(BIN)/python -m docs.generate --check
 	$(BIN)/python -m deploy.check
 
-bench: setup ## our engine beside its rivals on this CPU, an hour and more (QUICK=1: about 5 minutes)
+bench: setup ## our engine beside its rivals on this CPU, an hour and more (QUICK=1: under 5 minutes)
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)
 
 chaos: setup ## break everything at random for two minutes, then count what was lost (ARGS="--seconds 600 --seed 7 --model tiny")

@@ -62,7 +62,7 @@ class Size:
     `tail`, `labels`: rows; `growth`: sizes in rows by model; `naive`: rows of one of its rounds,
     which together run all of `mixed`; `slow`: rows of a round for who else is slow; `chats` of a
     round; `service`: rows and rounds by model; `float32`: what of it is measured in that type,
-    too."""
+    too; `also`: contenders beside those of whom something must hold, who then run every cell."""
 
     models: tuple[str, ...]
     rounds: int
@@ -108,7 +108,7 @@ QUICK = Size(
     rounds=1,
     close_rounds=1,
     slow_rounds=1,
-    mixed=128,
+    mixed=160,
     shared=64,
     tail=32,
     labels=48,
@@ -185,7 +185,7 @@ def _mixed(size: Size) -> tuple[Entry, ...]:
 def _shared(size: Size) -> tuple[Entry, ...]:
     plain = tuple(name for name in size.vllm[-1:] if name not in size.vllm_cached)
     close = _entries((*size.vllm_cached, "packed"), size.shared, size.close_rounds)
-    fast = [*close, _entry("torch", size.shared, size.rounds)]
+    fast = [*close, *_entries(("torch",) if size.also else (), size.shared, size.rounds)]
     slow = _entries(("naive", "padded"), max(8, size.slow // 2), size.slow_rounds)
     if "continuous" in size.also:
         slow.append(_entry("continuous", 2 * size.slow, size.slow_rounds))
@@ -194,26 +194,30 @@ def _shared(size: Size) -> tuple[Entry, ...]:
 
 
 def _tail(size: Size) -> tuple[Entry, ...]:
-    fast = _entries((size.vllm[-1], "torch", "packed"), size.tail, size.rounds)
+    beside = (size.vllm[-1], "torch") if size.also else ()
+    fast = _entries((*beside, "packed"), size.tail, size.rounds)
     # A part of the rows that holds its share of long ones.
-    part = min(50, size.tail)
-    slow = [_entry(name, part, size.slow_rounds) for name in ("naive", "padded")]
-    return (*fast, *slow)
+    static = ("naive", "padded") if size.also else ("padded",)
+    return (*fast, *_entries(static, min(50, size.tail), size.slow_rounds))
 
 
 def _labels(size: Size) -> tuple[Entry, ...]:
-    kinds = (("packed", "score"), ("packed", "mask"), ("torch", "score"), ("torch", "mask"))
-    ours = [Entry(f"{name}-{kind}", name, kind, size.labels, size.rounds) for name, kind in kinds]
+    ours = [
+        Entry(f"{name}-{kind}", name, kind, size.labels, size.rounds)
+        for name in (("packed", "torch") if size.also else ("packed",))
+        for kind in ("score", "mask")
+    ]
     return (*ours, Entry("per-label", "hf", "per_label", size.per_label, size.slow_rounds))
 
 
 def _single(size: Size) -> tuple[Entry, ...]:
     """As a chat: in the bulk lane the padded runner waits for others to fill its micro-batch."""
-    rivals = _entries(("naive", size.vllm[-1]), 1, size.rounds + 2)
+    beside = (size.vllm[-1],) if size.also else ()
+    rivals = _entries(("naive", *beside), 1, size.rounds + 2)
     lane = {"lane": "express"}
     ours = [
         Entry(name, name, "generate", 1, size.rounds + 2, lane)
-        for name in ("padded", "torch", "packed")
+        for name in (("padded", "torch", "packed") if size.also else ("padded", "packed"))
     ]
     return (*rivals, *ours)
 
