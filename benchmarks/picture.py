@@ -51,17 +51,17 @@ def _panel(axis: Any, summary: Summary, places: list[tuple[str, str]], cell: str
         if base is None:
             continue
         bars = [(n + 0.4 * index, spread) for n, spread in found if spread is not None]
-        medians = [spread.middle / base.middle for _, spread in bars]
+        middles = [spread.middle / base.middle for _, spread in bars]
         errors = [
             [(spread.middle - spread.low) / base.middle for _, spread in bars],
             [(spread.high - spread.middle) / base.middle for _, spread in bars],
         ]
         color = COLORS[place[1]]
         heights = [place for place, _ in bars]
-        axis.barh(heights, medians, 0.38, color=color, label=place[1])
-        axis.errorbar(medians, heights, xerr=errors, fmt="none", ecolor="#888888", capsize=2)
-        for height, median in zip(heights, medians, strict=True):
-            axis.annotate(f" {median:.1f}", (median, height), va="center", fontsize=7)
+        axis.barh(heights, middles, 0.38, color=color, label=place[1])
+        axis.errorbar(middles, heights, xerr=errors, fmt="none", ecolor="#888888", capsize=2)
+        for height, middle in zip(heights, middles, strict=True):
+            axis.annotate(f" {middle:.1f}", (middle, height), va="center", fontsize=7)
     axis.set_yticks([n + 0.2 for n in range(len(names))], [TITLES[name] for name in names])
     axis.spines[["top", "right"]].set_visible(False)
     if axis.containers:

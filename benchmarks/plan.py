@@ -62,7 +62,7 @@ class Size:
     `tail`, `labels`: rows; `growth`: sizes in rows by model; `naive`: rows of one of its rounds,
     which together run all of `mixed`; `slow`: rows of a round for who else is slow; `chats` of a
     round; `service`: rows and rounds by model; `float32`: what of it is measured in that type,
-    too; `also`: contenders beside those of whom something must hold, who then run every cell."""
+    too; `without`: whom a cell leaves out, to save time."""
 
     models: tuple[str, ...]
     rounds: int
@@ -82,6 +82,7 @@ class Size:
     vllm_cached: tuple[str, ...]
     also: tuple[str, ...]
     float32: Wanted = Wanted()
+    without: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 FULL = Size(
@@ -127,6 +128,13 @@ QUICK = Size(
             {"naive", "vllm-64-cached", "packed", "packed-score", "packed-mask", "per-label"}
         ),
     ),
+    without={
+        "shared": frozenset({"torch"}),
+        "tail": frozenset({"vllm-64-cached", "torch", "naive"}),
+        "labels": frozenset({"torch-score", "torch-mask"}),
+        "single": frozenset({"vllm-64-cached", "torch"}),
+        "growth-64": frozenset({"naive"}),
+    },
 )
 
 
@@ -144,7 +152,13 @@ def cells(model: BenchModel, dtype: str, size: Size) -> list[Cell]:
     for count in size.growth.get(model.name, ()):
         if dtype == "bfloat16":
             made.append(Cell(f"growth-{count}", *_growth(count, model, size)))
+    made = [_thinned(cell, size.without.get(cell.name, frozenset())) for cell in made]
     return size.float32.of(made) if dtype == "float32" else made
+
+
+def _thinned(cell: Cell, without: frozenset[str]) -> Cell:
+    kept = tuple(entry for entry in cell.entries if entry.contender not in without)
+    return replace(cell, entries=kept)
 
 
 def workers(cells: list[Cell]) -> tuple[str, ...]:
@@ -185,7 +199,7 @@ def _mixed(size: Size) -> tuple[Entry, ...]:
 def _shared(size: Size) -> tuple[Entry, ...]:
     plain = tuple(name for name in size.vllm[-1:] if name not in size.vllm_cached)
     close = _entries((*size.vllm_cached, "packed"), size.shared, size.close_rounds)
-    fast = [*close, *_entries(("torch",) if size.also else (), size.shared, size.rounds)]
+    fast = [*close, _entry("torch", size.shared, size.rounds)]
     slow = _entries(("naive", "padded"), max(8, size.slow // 2), size.slow_rounds)
     if "continuous" in size.also:
         slow.append(_entry("continuous", 2 * size.slow, size.slow_rounds))
@@ -194,30 +208,25 @@ def _shared(size: Size) -> tuple[Entry, ...]:
 
 
 def _tail(size: Size) -> tuple[Entry, ...]:
-    beside = (size.vllm[-1], "torch") if size.also else ()
-    fast = _entries((*beside, "packed"), size.tail, size.rounds)
+    fast = _entries((size.vllm[-1], "torch", "packed"), size.tail, size.rounds)
     # A part of the rows that holds its share of long ones.
-    static = ("naive", "padded") if size.also else ("padded",)
-    return (*fast, *_entries(static, min(50, size.tail), size.slow_rounds))
+    slow = _entries(("naive", "padded"), min(50, size.tail), size.slow_rounds)
+    return (*fast, *slow)
 
 
 def _labels(size: Size) -> tuple[Entry, ...]:
-    ours = [
-        Entry(f"{name}-{kind}", name, kind, size.labels, size.rounds)
-        for name in (("packed", "torch") if size.also else ("packed",))
-        for kind in ("score", "mask")
-    ]
+    kinds = (("packed", "score"), ("packed", "mask"), ("torch", "score"), ("torch", "mask"))
+    ours = [Entry(f"{name}-{kind}", name, kind, size.labels, size.rounds) for name, kind in kinds]
     return (*ours, Entry("per-label", "hf", "per_label", size.per_label, size.slow_rounds))
 
 
 def _single(size: Size) -> tuple[Entry, ...]:
     """As a chat: in the bulk lane the padded runner waits for others to fill its micro-batch."""
-    beside = (size.vllm[-1],) if size.also else ()
-    rivals = _entries(("naive", *beside), 1, size.rounds + 2)
+    rivals = _entries(("naive", size.vllm[-1]), 1, size.rounds + 2)
     lane = {"lane": "express"}
     ours = [
         Entry(name, name, "generate", 1, size.rounds + 2, lane)
-        for name in (("padded", "torch", "packed") if size.also else ("padded", "packed"))
+        for name in ("padded", "torch", "packed")
     ]
     return (*rivals, *ours)
 
@@ -240,8 +249,8 @@ def _express(size: Size) -> tuple[Entry, ...]:
 def _growth(count: int, model: BenchModel, size: Size) -> tuple[Workload, tuple[Entry, ...]]:
     """The biggest take minutes, so they go once."""
     entries = _entries(("packed",), count, 1 if count > 256 else size.rounds)
-    if size.also and count <= 256:
+    if count <= 256 and size.also:
         entries += _entries(size.vllm[-1:], count, 1)
-    if size.also and count <= 64:
+    if count <= 64:
         entries += _entries(("naive",), count, 1)
     return workloads.mixed(count, model.vocabulary), tuple(entries)

@@ -68,10 +68,8 @@ class Summary:
         if not runs:
             return None
         rates = [_rate(s) for s in runs]
-        rows = runs[0].answer.rows
-        whole = max(s.answer.rows for s in self._of(place, cell))
-        middle = statistics.median(rates) if rows == whole else _rate(*runs)
-        return Spread(middle, min(rates), max(rates), len(rates), rows)
+        middle = _rate(*runs) if self._in_parts(runs) else statistics.median(rates)
+        return Spread(middle, min(rates), max(rates), len(rates), runs[0].answer.rows)
 
     def ratio(
         self, place: tuple[str, str], cell: str, ours: str, theirs: Sequence[str]
@@ -85,8 +83,8 @@ class Summary:
             return None
         over = self._by_round(place, cell, ours)
         under = self._by_round(place, cell, max(ran, key=ran.__getitem__))
-        both = sorted(over.keys() & under.keys())
-        if any(over[number].answer.rows != under[number].answer.rows for number in both):
+        both = over.keys() & under.keys()
+        if both and self._in_parts([*over.values(), *under.values()]):
             return _rate(*(over[n] for n in both)) / _rate(*(under[n] for n in both))
         return _median(_rate(over[number]) / _rate(under[number]) for number in both)
 
@@ -132,6 +130,12 @@ class Summary:
                     memory = self._of(place, cell)[0].answer.figures.get("rss_mb")
                     found[int(cell.removeprefix("growth-"))] = (1e3 / spread.middle, memory)
         return found
+
+    def _in_parts(self, runs: Sequence[Sample]) -> bool:
+        """Whether some of a cell's runs are of fewer rows than others had: other ones each."""
+        place = (runs[0].model, runs[0].dtype)
+        whole = max(s.answer.rows for s in self._of(place, runs[0].cell))
+        return any(s.answer.rows < whole for s in runs)
 
     def _by_round(self, place: tuple[str, str], cell: str, contender: str) -> dict[int, Sample]:
         return {s.round: s for s in self._of(place, cell) if s.contender == contender}
