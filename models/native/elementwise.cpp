@@ -105,6 +105,11 @@ static void place(const Tokens& s, int threads) {
     const T *key = query + s.query_heads * s.size, *value = key + s.heads * s.size;
     T* to_key = static_cast<T*>(s.keys) + s.where[t] * s.key_position;
     T* to_value = static_cast<T*>(s.values) + s.where[t] * s.value_position;
+    for (int64_t h = 0; h < s.heads; h++)  // what is written last is far away
+      for (int64_t d = 0; d < s.size; d += 64 / int64_t(sizeof(T))) {
+        __builtin_prefetch(to_key + h * s.key_head + d, 1);
+        __builtin_prefetch(to_value + h * s.value_head + d, 1);
+      }
     for (int64_t h = 0; h < s.query_heads; h++) rotate(query + h * s.size, query + h * s.size, cos, sin, s.size);
     for (int64_t h = 0; h < s.heads; h++) {
       rotate(key + h * s.size, to_key + h * s.key_head, cos, sin, s.size);
@@ -165,25 +170,28 @@ static int64_t greatest(const T* x, int64_t size) {
 }
 
 // Logits that were made of rounded numbers and rounded, and what they were made of. True ones are in
-// another order only where they are less than `margin` apart before they are rounded.
+// another order only where rough ones are less than `margin` apart before they are rounded.
 struct Rough {
   const uint16_t* logits;  // [rows, size]
-  const float *margin;     // [rows]
-  const float *x, *weight;  // [rows, width], [size, width]
+  const float* margin;     // [rows]
+  const void *x, *weight;  // [rows, width], [size, width]
   int64_t row, size, width;
+  int32_t bf16;  // the type of `x`, of `weight` and of true logits
 };
 
-static float dot(const float* a, const float* b, int64_t size) {
+template <typename T>
+static float dot(const T* a, const T* b, int64_t size) {
   Floats sums[4] = {};
   int64_t d = 0;
   for (; d + 4 * LANES <= size; d += 4 * LANES)
     for (int i = 0; i < 4; i++) sums[i] += load(a + d + i * LANES) * load(b + d + i * LANES);
   float rest = 0;
-  for (; d < size; d++) rest += a[d] * b[d];
+  for (; d < size; d++) rest += to_float(a[d]) * to_float(b[d]);
   return sum((sums[0] + sums[1]) + (sums[2] + sums[3])) + rest;
 }
 
 // The first of the greatest true logits; -1 where more than `most` may be it, or none is a number.
+template <typename T>
 static int64_t refined(const Rough& s, int64_t r, int most, std::vector<float>& tops) {
   constexpr int64_t BLOCK = 512;
   const uint16_t* logits = s.logits + r * s.row;
@@ -198,8 +206,11 @@ static int64_t refined(const Rough& s, int64_t r, int most, std::vector<float>& 
     tops.push_back(largest(seen));
     top = std::max(top, tops.back());
   }
+  // The rounding of a rough logit; of true ones too, where those are equal after it.
+  const float lost = (sizeof(T) == 4 ? 1 : 4) * HALF_STEP;
   // What was at least this before it was rounded, is at least this rounded alike.
-  const float floor = to_float(to_bf16(all(top - std::abs(top) * HALF_STEP - s.margin[r]))[0]);
+  const float floor = to_float(to_bf16(all(top - std::abs(top) * lost - s.margin[r] * (1 + lost)))[0]);
+  const T *x = static_cast<const T*>(s.x) + r * s.width, *weight = static_cast<const T*>(s.weight);
   int64_t best = -1;
   float greatest = -INFINITY;
   for (size_t block = 0; block < tops.size(); block++) {
@@ -208,7 +219,9 @@ static int64_t refined(const Rough& s, int64_t r, int most, std::vector<float>& 
     for (int64_t d = begin; d < end; d++) {
       if (!(to_float(logits[d]) >= floor)) continue;
       if (most-- == 0) return -1;
-      const float logit = dot(s.x + r * s.width, s.weight + d * s.width, s.width);
+      T rounded;
+      put(&rounded, dot(x, weight + d * s.width, s.width));
+      const float logit = to_float(rounded);
       if (logit > greatest) greatest = logit, best = d;
     }
   }
@@ -281,7 +294,9 @@ void penstock_refine(const penstock::Rough* rough, int64_t* out, int64_t rows, i
   {
     std::vector<float> tops;
 #pragma omp for
-    for (int64_t r = 0; r < rows; r++) out[r] = penstock::refined(*rough, r, most, tops);
+    for (int64_t r = 0; r < rows; r++)
+      out[r] = rough->bf16 ? penstock::refined<uint16_t>(*rough, r, most, tops)
+                           : penstock::refined<float>(*rough, r, most, tops);
   }
 }
 }

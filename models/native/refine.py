@@ -7,7 +7,7 @@ import ctypes
 
 import torch
 
-from models.native.library import library
+from models.native.library import DTYPES, library
 from models.packed.head import MOST, Refine, refine
 
 
@@ -22,6 +22,7 @@ class _Rough(ctypes.Structure):
         ("row", ctypes.c_int64),
         ("size", ctypes.c_int64),
         ("width", ctypes.c_int64),
+        ("bf16", ctypes.c_int32),
     )
 
 
@@ -45,6 +46,7 @@ def load() -> Refine | None:
             rough.stride(0),
             rough.shape[1],
             x.shape[1],
+            x.dtype is torch.bfloat16,
         )
         out = torch.empty(len(rough), dtype=torch.int64)
         find(ctypes.byref(step), out.data_ptr(), len(rough), MOST, torch.get_num_threads())
@@ -57,5 +59,8 @@ def _fits(rough: torch.Tensor, margin: torch.Tensor, x: torch.Tensor, weight: to
     return (
         rough.dtype is torch.bfloat16
         and rough.stride(1) == 1
-        and all(one.dtype is torch.float32 and one.is_contiguous() for one in (margin, x, weight))
+        and margin.dtype is torch.float32
+        and x.dtype is weight.dtype
+        and x.dtype in DTYPES
+        and all(one.is_contiguous() for one in (margin, x, weight))
     )

@@ -129,7 +129,7 @@ def _screen(model: Any, attend: Attend) -> tuple[str, ...]:
         return ()
     model.set_output_embeddings(head)
     if PackedModel(model, attend).screens:
-        return ("the likeliest token screened in bfloat16",)
+        return (f"the likeliest token screened in {head.rough.name}",)
     model.set_output_embeddings(own)
     return ()
 

@@ -1,9 +1,7 @@
-"""An output layer that finds each row's likeliest token without making all its logits in float32.
+"""An output layer that finds each row's likeliest token without making all its logits as they are.
 
-It makes them of numbers rounded to bfloat16, which such a CPU multiplies twice as fast, and then
-anew in float32 those few that may be the greatest. None is missed: with x and w rounded to x' and
-w' a logit moves by xw - x'w' = x(w - w') + (x - x')w', which is at most |x||w - w'| + |x - x'||w'|
-(Cauchy and Schwarz), and by what the sums round off. Knows no rows.
+It makes them in a smaller type, which the CPU multiplies twice as fast (`rough.py`), and then anew
+those few that may be the greatest. Knows no rows.
 """
 
 from __future__ import annotations
@@ -18,22 +16,23 @@ from models.drawing import BLOCK, Likeliest, block_tops, broken_rows
 from models.host import cpu_is_fast
 from models.native.linear import PackedLinear, packable
 from models.packed.model import deferred
+from models.packed.rough import WIDEST, Quantized, Rough, Rounded
 from penstock.telemetry import get_logger
 
 log = get_logger(__name__)
 
 MOST = 128  #: logits of a row that are made anew, at most
 HALF_STEP = 1.01 / 256  #: of a number, what its rounding to bfloat16 moves it by at most
-SUMMED = 2.0**-22  #: of a product, what float32 rounds off, for each of the numbers that it sums
-CHUNK = 4096  #: rows of a weight that are looked at together
 WORTH = 16_000_000  #: multiplications of a product; of fewer, half saves less than the rest takes
 #: Numbers of a weight below which that is so at any step, with the compiled `Refine` and with ours.
 LEAST, LEAST_IN_TORCH = 250_000, 8_000_000
 TRIED = 1024  #: rows after which a model whose logits lie too near is known for it
+#: What a weight is screened by.
+KINDS = {torch.float32: Rounded, torch.bfloat16: Quantized}
 
-#: Rough logits [B, V], the margin [B] by which each may be off against another, and what they were
-#: made of, [B, H] and [V, H] -> the first of the greatest true ones [B]; -1 where more than MOST
-#: may be it, or none is a number.
+#: Rough logits [B, V] in bfloat16, the margin [B] by which one may be off against another before
+#: that rounding, and what they were made of, [B, H] and [V, H] -> the first of the greatest true
+#: ones [B], as numbers of those' type; -1 where more than MOST may be it, or none is a number.
 Refine = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -46,15 +45,17 @@ def refine(
     starts = torch.arange(0, size, block).clamp(max=size - block)
     tops = block_tops(rough)
     top = tops.amax(dim=1).float()
+    # The rounding of a rough logit; of true ones too, where those are equal after it.
+    lost = (1 if weight.dtype is torch.float32 else 4) * HALF_STEP
     # What was at least this before it was rounded, is at least this rounded alike.
-    floor = (top - top.abs() * HALF_STEP - margin).to(rough.dtype)
+    floor = (top - top.abs() * lost - margin * (1 + lost)).to(rough.dtype)
     rows, blocks = (tops >= floor[:, None]).nonzero(as_tuple=True)
     places = starts[blocks][:, None] + torch.arange(block)  # [M, block]
     which, where = (rough[rows[:, None], places] >= floor[rows][:, None]).nonzero(as_tuple=True)
     rows, tokens = rows[which], places[which, where]
     few = rows.bincount(minlength=len(rough))[rows] <= MOST
     rows, tokens = rows[few], tokens[few]
-    logits = (x[rows] * weight[tokens]).sum(dim=1)
+    logits = (x[rows].float() * weight[tokens].float()).sum(dim=1).to(weight.dtype).float()
     greatest = torch.full_like(margin, -torch.inf).scatter_reduce(0, rows, logits, "amax")
     best = logits == greatest[rows]
     found = torch.full(margin.shape, size).scatter_reduce(0, rows[best], tokens[best], "amin")
@@ -62,27 +63,21 @@ def refine(
 
 
 class ScreenedHead(nn.Module):
-    """Three copies of a weight: as it is, and laid out for products in either type."""
+    """Three copies of a weight: as it is, laid out for products, and rough."""
 
-    def __init__(self, linear: nn.Linear, refine: Refine, likeliest: Likeliest) -> None:
+    def __init__(
+        self, linear: nn.Linear, rough: Rough, refine: Refine, likeliest: Likeliest
+    ) -> None:
         super().__init__()
         self._weight = linear.weight.detach()
-        rounded = self._weight.bfloat16()
         self._exact = PackedLinear(self._weight, None)
-        self._rough = PackedLinear(rounded, None)
+        self.rough = rough
         self._refine, self._likeliest = refine, likeliest
-        lost, self._longest = _lengths(self._weight, rounded)
-        self._moved = lost + SUMMED * linear.in_features * self._longest  # times a hidden state's
         self._seen = self._missed = 0
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits, or what they would be made of where that is asked for."""
         return x if deferred() else self._exact(x)
-
-    @property
-    def is_sound(self) -> bool:
-        """Whether all its numbers are finite."""
-        return self._moved + self._longest < float("inf")
 
     def likeliest(self, x: torch.Tensor) -> torch.Tensor:
         """Of hidden states [N, H], tokens [N]. Raises FloatingPointError when a logit is not a
@@ -91,11 +86,7 @@ class ScreenedHead(nn.Module):
         if small or 2 * self._missed > self._seen + TRIED:
             return self._by_all(x)
         x = x.contiguous()
-        rounded = x.bfloat16()
-        lost = torch.linalg.vector_norm(x - rounded, dim=1)
-        length = torch.linalg.vector_norm(x, dim=1)
-        margin = 2 * (length * self._moved + lost * self._longest)
-        tokens = self._refine(self._rough(rounded), margin, x, self._weight)
+        tokens = self._refine(*self.rough(x), x, self._weight)
         missed = (tokens < 0).nonzero()[:, 0]
         self._seen += len(tokens)
         if len(missed):
@@ -114,28 +105,17 @@ class ScreenedHead(nn.Module):
 def screened(linear: nn.Module, fast: Refine | None, likeliest: Likeliest) -> ScreenedHead | None:
     """In place of an output layer; None where that is not exact, or does not pay. `fast`: the
     compiled one, if there is."""
-    if not packable(linear) or linear.weight.dtype is not torch.float32 or linear.bias is not None:
+    if not packable(linear) or linear.bias is not None:
         return None
+    weight, kind = linear.weight.detach(), KINDS[linear.weight.dtype]
     least = LEAST_IN_TORCH if fast is None else LEAST
-    if not cpu_is_fast("bf16") or linear.weight.numel() < least:
+    if not cpu_is_fast(kind.name) or weight.numel() < least or weight.shape[1] > WIDEST:
         return None
-    if 8 * linear.weight.nbytes > free_memory(linear.weight.device):
+    if 8 * weight.nbytes > free_memory(weight.device):
         return None
     try:
-        head = ScreenedHead(linear, fast or refine, likeliest)
+        head = ScreenedHead(linear, kind(weight), fast or refine, likeliest)
     except (RuntimeError, AttributeError) as error:
         log.info("head.not_screened", reason=str(error))
         return None
-    return head if head.is_sound else None
-
-
-def _lengths(weight: torch.Tensor, rounded: torch.Tensor) -> tuple[float, float]:
-    """Of a weight's rows, the longest difference from the same row rounded, and the longest one
-    rounded."""
-    lengths = []
-    norm = torch.linalg.vector_norm
-    for start in range(0, len(weight), CHUNK):
-        row, other = weight[start : start + CHUNK], rounded[start : start + CHUNK].float()
-        lengths.append(torch.stack((norm(row - other, dim=1).max(), norm(other, dim=1).max())))
-    lost, longest = torch.stack(lengths).amax(dim=0).tolist()  # a NaN stays one
-    return lost, longest
+    return head if head.rough.is_sound else None
