@@ -6,9 +6,15 @@ import math
 import threading
 import time
 from dataclasses import dataclass
+from typing import Final
 
 from storage.states import Lane
 from storage.tables import SHARD_SIZE
+
+#: Seconds that the rows of one claim of bulk last, where that is more than one shard: as much
+#: later do others have their turn.
+CLAIM_SECONDS: Final = 1.0
+MOST_CLAIMED: Final = 16 * SHARD_SIZE  # rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +41,18 @@ class LaneSizes:
 
     @property
     def fill(self) -> int:
-        """Bulk rows that wait or run, below which another shard is claimed."""
-        return self.rows + SHARD_SIZE
+        """Bulk rows that wait or run, below which more is claimed at any pace."""
+        return self.full(0)
 
-    @property
-    def claim_rows(self) -> dict[Lane, int]:
-        """A full shard of bulk, or as many chats as the engine keeps rows for."""
-        return {Lane.BULK: SHARD_SIZE, Lane.EXPRESS: self.express_rows}
+    def full(self, pace: float) -> int:
+        """The same for an engine that ends `pace` rows a second: those that run, and a quarter of a
+        claim beside them, so that the next one comes in time."""
+        return self.rows + max(SHARD_SIZE, self.claimed(pace) // 4)
+
+    def claimed(self, pace: float) -> int:
+        """Bulk rows of one claim. It takes the same time for few as for many, and so do its message
+        and its task."""
+        return min(max(SHARD_SIZE, round(CLAIM_SECONDS * pace)), MOST_CLAIMED)
 
     @property
     def admit_ahead(self) -> int:

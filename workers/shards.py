@@ -28,6 +28,7 @@ from workers.committer import Committer
 from workers.lanes import LaneSizes
 from workers.lease import Lease, Leases
 from workers.outcomes import as_outcome, counted, failed
+from workers.pace import Pace
 from workers.prompts import Prompts, Refused
 from workers.publisher import Publish, publish_nothing
 from workers.reuse import Reuse, ReuseRules, Row
@@ -69,8 +70,9 @@ class ShardRunner:
         self._sizes = sizes
         self._draining = threading.Event()
         self._claiming = {lane: threading.Lock() for lane in Lane}
+        self._pace = Pace()  # of bulk
         self._last_turn = dict.fromkeys(Lane, "")  # the owner that the last claim ended with
-        self._dry = False  # the last claim of bulk found nothing
+        self.dry = True  #: The last claim of bulk found nothing, or there was none.
         #: Set when bulk has room for another shard, and there may be one.
         self.room = threading.Event()
         self._counting = threading.Lock()
@@ -102,10 +104,11 @@ class ShardRunner:
         return {"lease_losses": self._lease_losses, "repeats": self._repeats}
 
     def claim(self, lane: Lane) -> list[Lease]:
-        """Lease the next shard of a lane, or several small ones that together are no larger than
-        a full one: a thousand jobs of one prompt each must not run one by one. Each claim is the
-        next owner's turn; what is left of a full shard goes to the owners after it. Nothing when
-        the engine has enough bulk to go on with. Raises `Unavailable`."""
+        """Lease the next shard of a lane, or several: small ones that together are no larger than
+        a full one, for a thousand jobs of one prompt each must not run one by one; or as many as a
+        fast engine ends in a second. Each claim is the next owner's turn; what is left of it goes
+        to the owners after him. Nothing when the engine has enough bulk to go on with. Raises
+        `Unavailable`."""
         with self._claiming[lane]:
             if self._draining.is_set() or not self.engine.alive() or not self._has_room(lane):
                 return []
@@ -113,7 +116,7 @@ class ShardRunner:
             for lease in found:
                 self._held.add(lease)
             if lane is Lane.BULK:
-                self._dry = not found
+                self.dry = not found
                 self.claimed.set()
         return found
 
@@ -127,7 +130,8 @@ class ShardRunner:
         return claimed
 
     def _has_room(self, lane: Lane) -> bool:
-        return lane is Lane.EXPRESS or self._held.unended(lane) < self._sizes.fill
+        full = self._sizes.full(self._pace.rate)
+        return lane is Lane.EXPRESS or self._held.unended(lane) < full
 
     def look_for_room(self) -> None:
         """Forget what was told of room, and tell how it is now."""
@@ -135,14 +139,16 @@ class ShardRunner:
         self._tell_room()
 
     def _tell_room(self) -> None:
-        if self._dry or self._draining.is_set() or self.room.is_set():
+        if self.dry or self._draining.is_set() or self.room.is_set():
             return
         if self._has_room(Lane.BULK):
             self.room.set()
 
     def _claim_more(self, lane: Lane, first: ClaimedShard) -> list[ClaimedShard]:
-        """Of the same owner, then of the next ones: what makes a small shard a full one."""
-        rows, most = max(1, len(first.requests)), self._sizes.claim_rows[lane]
+        """Of the same owner, then of the next ones: what a claim may bring beside its first."""
+        rows = max(1, len(first.requests))
+        bulk = self._sizes.claimed(self._pace.rate)
+        most = self._sizes.express_rows if lane is Lane.EXPRESS else bulk
         limit = min(most // rows, MAX_SHARDS) - 1
         if limit < 1:
             return []
@@ -291,6 +297,8 @@ class ShardRunner:
             lease.give_back(position)
             self.reuse.left(outcome.id)
             return
+        if lease.shard.lane is Lane.BULK:
+            self._pace.count()
         lease.measured(outcome.ttft, outcome.cached_tokens)
         asked = lease.asked_of(position)
         normalized = params.length_normalized(asked)

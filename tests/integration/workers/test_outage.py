@@ -97,7 +97,7 @@ def test_an_outage_pauses_the_engine_and_loses_and_repeats_nothing(
     outage: str, own_server: PostgresServer, database: Database, parts: Parts
 ) -> None:
     batch = jobs.store(database, PROMPTS)
-    until("the job runs", lambda: _done(database, batch.id) > SIZES.rows)
+    until("the job runs", lambda: jobs.completed(database, batch.id) > SIZES.rows)
 
     with own_server.stopped() if outage == "stopped" else own_server.frozen():
         until("the engine stands still", parts.stands_still)
@@ -107,7 +107,7 @@ def test_an_outage_pauses_the_engine_and_loses_and_repeats_nothing(
         assert parts.engine.stats().steps == steps
         assert parts.unstored == in_memory <= BOUND
 
-    until("every prompt has its outcome", lambda: _done(database, batch.id) == PROMPTS)
+    until("every prompt has its outcome", lambda: jobs.completed(database, batch.id) == PROMPTS)
     with database.begin() as conn:
         attempts = text("SELECT count(*), sum(attempts) FROM requests WHERE state = 'done'")
         assert conn.execute(attempts).one() == (PROMPTS, PROMPTS)
@@ -116,10 +116,3 @@ def test_an_outage_pauses_the_engine_and_loses_and_repeats_nothing(
     assert [row.text for row in rows] == [f"echo: prompt {n}" for n in range(PROMPTS)]
     assert ended is not None and ended.status in (BatchStatus.FINALIZING, BatchStatus.COMPLETED)
     until("nothing stays in memory", lambda: parts.unstored == 0)
-
-
-def _done(database: Database, batch_id: str) -> int:
-    with database.begin() as conn:
-        found = reading.get_batch(conn, jobs.OWNER, batch_id)
-    assert found is not None
-    return found.completed + found.failed

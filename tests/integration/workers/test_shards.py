@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,10 +23,13 @@ from storage.states import Lane
 from storage.tables import SHARD_SIZE
 from tests.support import jobs
 from tests.support.talk import say
+from tests.support.waiting import until
 from workers.committer import Committer
 from workers.generate import run_all
-from workers.lanes import LaneSizes
+from workers.lanes import LaneShares, LaneSizes
 from workers.lease import Lease, Leases
+from workers.pace import Pace
+from workers.poller import Poller
 from workers.shards import ShardRunner, WorkerIdentity
 
 IDENTITY = WorkerIdentity(slot="slot", boot_id="boot", model=jobs.MODEL, lease_seconds=60)
@@ -336,6 +340,69 @@ def test_a_shard_that_cannot_be_begun_takes_no_other_of_its_claim_along(
         attempts = conn.execute(text("SELECT attempts FROM requests ORDER BY shard_id"))
         assert attempts.scalars().all()[2] == 0
     assert shards == ["done", "leased", "ready"]  # the second is free when its lease runs out
+
+
+class Fast(Pace):
+    """Ends two hundred rows a second."""
+
+    @property
+    def rate(self) -> float:
+        return 200.0
+
+
+def test_a_fast_engine_gets_as_many_shards_as_it_ends_in_a_second(
+    make_bench: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.shards.Pace", Fast)
+    bench = make_bench()
+    for owner in ("a", "b"):
+        jobs.store(bench.database, 4 * SHARD_SIZE, owner=owner)
+
+    claims = [bench.shards.claim(Lane.BULK) for _ in range(2)]
+    for lease in claims[0]:
+        bench.shards.leave(lease)
+    claims.append(bench.shards.claim(Lane.BULK))
+
+    # 200 rows at once and no more meanwhile, and a turn for each owner.
+    owners = [[lease.shard.owner for lease in leases] for leases in claims]
+    assert owners == [["a"] * 3, [], ["b"] * 3]
+    for lease in claims[2]:
+        bench.shards.leave(lease)
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_bulk_is_claimed_by_messages_however_rare_they_are_as_long_as_they_come(
+    make_bench: Make, answers: bool
+) -> None:
+    bench = make_bench(speed=50)
+    batch = jobs.store(bench.database, 5 * SHARD_SIZE)
+    shares = LaneShares(LaneSizes(rows=64, express_rows=8))
+    claimed: list[Lease] = []
+    threads: list[threading.Thread] = []
+
+    def message() -> None:
+        shares.message_came()
+        leases = bench.shards.claim(Lane.BULK)
+        claimed.extend(leases)
+        run_all(bench.shards, leases)
+
+    def wake() -> None:
+        if answers:
+            threads.append(threading.Thread(target=message))
+            threads[-1].start()
+
+    wake()  # as the dispatcher does
+    if answers:
+        assert bench.shards.claimed.wait(5)
+    poller = Poller(bench.shards, shares, 0.05, wake=wake)  # seconds; a shard takes longer
+    poller.start()
+    try:
+        until("the job is done", lambda: jobs.completed(bench.database, batch.id) == 5 * SHARD_SIZE)
+    finally:
+        poller.stop()
+    for thread in threads:
+        thread.join()
+    assert len(claimed) == (5 if answers else 0)
 
 
 def test_only_a_claim_that_the_database_answered_counts_as_one(make_bench: Make) -> None:

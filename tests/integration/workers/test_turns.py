@@ -14,8 +14,8 @@ from tests.support.waiting import until
 from tests.support.workers import Jobs, Processes
 
 ROWS = 64
-#: A worker claims while it has fewer than a shard more than its rows, so it holds one more at most;
-#: and while the small job's prompts run, so do others beside them.
+#: A worker that ends less than two shards a second claims one while it has fewer than one more than
+#: its rows, so it holds two more at most; and while the small job's prompts run, so do others.
 HELD = ROWS + 2 * SHARD_SIZE
 PROMISED = HELD + ROWS
 HUGE = 6_000

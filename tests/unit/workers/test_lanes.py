@@ -18,6 +18,18 @@ def test_a_quarter_of_the_rows_that_run_may_be_admitted_ahead(rows: int, ahead: 
     assert LaneSizes(rows, express_rows=8).admit_ahead == ahead
 
 
+@pytest.mark.parametrize(
+    ("pace", "claimed", "waiting"),
+    [(0, 64, 64), (60, 64, 64), (200, 200, 64), (400, 400, 100), (1e6, 1_024, 256)],
+)
+def test_a_fast_engine_gets_a_second_of_rows_at_once(
+    pace: float, claimed: int, waiting: int
+) -> None:
+    sizes = LaneSizes(64, express_rows=8)
+    assert sizes.claimed(pace) == claimed
+    assert sizes.full(pace) == 64 + waiting
+
+
 def test_as_many_chats_as_run_at_once_have_a_thread_each() -> None:
     assert LaneSizes(64, express_rows=8).express == 8
 
