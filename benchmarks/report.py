@@ -21,6 +21,16 @@ CELLS = {
     "single": "One prompt alone, 64 tokens",
 }
 KINDS = {"score": "scored, all probabilities", "mask": "one label decoded under its mask"}
+#: Who took processor time in the service, in this order.
+SPENDERS = {
+    "engine": "engine",
+    "worker": "worker's other threads",
+    "postgres": "PostgreSQL",
+    "redis": "Redis",
+    "api": "API",
+    "dispatcher": "dispatcher",
+    "flower": "Flower",
+}
 MARKS = {True: "yes", False: "**no**", None: "not measured"}
 
 
@@ -188,8 +198,23 @@ def _whole(found: Sequence[Whole]) -> str:
         )
         for one in found
     ]
+    if not rows:
+        return ""
     head = ("", "service, tokens/s", "bare engine", "ratio", "accepted after")
-    return "## Through the whole service\n\n" + _table(head, rows) if rows else ""
+    parts = ["## Through the whole service", _table(head, rows), _spent(found)]
+    return "\n\n".join(parts)
+
+
+def _spent(found: Sequence[Whole]) -> str:
+    """Where the rest goes."""
+    rows = [
+        (one.model, *(f"{1e3 * one.spent.get(name, 0.0):,.2f}" for name in SPENDERS))
+        for one in found
+    ]
+    return (
+        "Milliseconds of one core for each row. The engine's threads wait for each other at every"
+        " layer, so that what one of them loses to somebody else, all of them lose.\n\n"
+    ) + _table(("", *SPENDERS.values()), rows)
 
 
 def _skipped(results: Results) -> str:

@@ -51,6 +51,12 @@ def cpu_by_name(pids: Mapping[str, int]) -> dict[str, float]:
     return {name: cpu_s(pid) for name, pid in pids.items()}
 
 
+def cpu_by_thread(pid: int) -> dict[int, float]:
+    """Processor seconds of each living thread of a process."""
+    found = psutil.Process(pid).threads()
+    return {thread.id: thread.user_time + thread.system_time for thread in found}
+
+
 @contextlib.contextmanager
 def watching(pids: Pids) -> Iterator[dict[str, float]]:
     """The most memory of each process within the block, in MB."""

@@ -6,7 +6,8 @@ import contextlib
 import random
 import statistics
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,14 @@ from benchmarks.models import BenchModel
 from benchmarks.ours import QUANTIZATION
 from benchmarks.protocol import Job, Workload, save
 from benchmarks.stack import Stack, stack
+from benchmarks.usage import cpu_by_name, cpu_by_thread
 from benchmarks.worker import Contender, Worker
 from models.codec import TokenizerCodec
 
 TOKENS = 58  #: of every answer: one job has one limit
 LIMIT = 1_800.0  #: seconds for one job
 WARM_UP = 64
+ENGINE = "engine"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,9 @@ class Whole:
     service: tuple[float, ...]
     bare: tuple[float, ...]
     accepted: float  #: seconds until the job was taken, median
+    #: Seconds of one core for each row, by process, mean of the rounds; `ENGINE` are those threads
+    #: of the worker that compute.
+    spent: Mapping[str, float]
 
     @property
     def ratio(self) -> float:
@@ -56,6 +62,7 @@ def measure(
     served: list[float] = []
     alone: list[float] = []
     accepted: list[float] = []
+    spent: Counter[str] = Counter()
     try:
         with _service(model, dtype, bare) as (up, client):  # while the other loads
             worker.ready()
@@ -65,12 +72,33 @@ def measure(
                 with up.stopped():
                     answer = worker.run("generate", path, 0, rows, {})
                 alone.append(answer.tokens / answer.seconds)
-                taken, seconds = _job(client, texts)
+                with _spending(up, bare.options["threads"], spent):
+                    taken, seconds = _job(client, texts)
                 accepted.append(taken)
                 served.append(rows * TOKENS / seconds)
     finally:
         worker.close()
-    return Whole(model.name, dtype, rows, tuple(served), tuple(alone), statistics.median(accepted))
+    return Whole(
+        model.name,
+        dtype,
+        rows,
+        tuple(served),
+        tuple(alone),
+        statistics.median(accepted),
+        {name: seconds / rows / rounds for name, seconds in spent.items()},
+    )
+
+
+@contextlib.contextmanager
+def _spending(up: Stack, threads: int, spent: Counter[str]) -> Iterator[None]:
+    """Adds the processor seconds of the block. The engine's threads are the busiest ones."""
+    before, threads_before = cpu_by_name(up.pids), cpu_by_thread(up.pids["worker"])
+    yield
+    after, threads_after = cpu_by_name(up.pids), cpu_by_thread(up.pids["worker"])
+    busy = sorted(used - threads_before.get(id, 0.0) for id, used in threads_after.items())
+    engine = sum(busy[-threads:])
+    spent.update({name: used - before[name] for name, used in after.items()})
+    spent.update({ENGINE: engine, "worker": -engine})
 
 
 @contextlib.contextmanager

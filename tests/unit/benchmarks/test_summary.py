@@ -133,12 +133,13 @@ def test_the_documents_show_rates_and_reasons(tmp_path: Path) -> None:
     )
     found = Summary(results)
     needs = requirements(found)
-    whole = [Whole("penstock-tiny", "bfloat16", 64, (95.0,), (100.0,), 0.1)]
+    whole = [Whole("penstock-tiny", "bfloat16", 64, (95.0,), (100.0,), 0.1, {"engine": 0.004})]
     made = Report({"cores": "2"}, "--quick", 1.0, results, found, needs, whole)
     text = document(made)
     assert "| naive: arrival order, batch 8 | 100.0 | 100.0 to 100.0 | 1 of 100 | 1.00 |" in text
     assert "no compiler / here" in text
     assert "| 0.950 |" in text
+    assert "| penstock-tiny | 4.00 | 0.00 |" in text
     screen = io.StringIO()
     show(made, Console(file=screen, width=200))
     assert "left out: llama: no compiler | here" in screen.getvalue()
