@@ -11,7 +11,7 @@ from rich.table import Table
 from benchmarks.contenders import TITLES
 from benchmarks.rounds import Results
 from benchmarks.summary import TOKENS, Requirement, Spread, Summary
-from benchmarks.whole import Whole
+from benchmarks.whole import ENGINE, Whole
 
 CELLS = {
     "mixed": "Mixed log-normal lengths (mean 133 tokens in, 58 out)",
@@ -23,7 +23,7 @@ CELLS = {
 KINDS = {"score": "scored, all probabilities", "mask": "one label decoded under its mask"}
 #: Who took processor time in the service, in this order.
 SPENDERS = {
-    "engine": "engine",
+    ENGINE: "engine",
     "worker": "worker's other threads",
     "postgres": "PostgreSQL",
     "redis": "Redis",

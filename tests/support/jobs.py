@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from penstock.errors import PromptError
 from penstock.ids import new_id
-from storage import intake, leases, lifecycle, reading
+from storage import intake, leases, lifecycle
 from storage.database import Database
 from storage.records import Batch, ClaimedShard, CommitReceipt, NewBatch, NewPrompt, Outcome
 from storage.states import Lane
@@ -114,14 +114,6 @@ def end(database: Database) -> list[str]:
     """Finalize whatever has all its outcomes."""
     with database.begin() as conn:
         return lifecycle.finalize(conn)
-
-
-def completed(database: Database, batch_id: str) -> int:
-    """Prompts of a job that have an answer."""
-    with database.begin() as conn:
-        found = reading.get_batch(conn, OWNER, batch_id)
-    assert found is not None
-    return found.completed
 
 
 def await_blocked(database: Database) -> None:

@@ -19,6 +19,7 @@ from storage.tables import SHARD_SIZE
 from tests.support import jobs
 from tests.support.postgres import PostgresServer, postgres
 from tests.support.waiting import until
+from tests.support.workers import Jobs
 from workers.committer import Committer
 from workers.lanes import LaneShares, LaneSizes
 from workers.lease import Leases
@@ -96,8 +97,8 @@ def parts(database: Database) -> Iterator[Parts]:
 def test_an_outage_pauses_the_engine_and_loses_and_repeats_nothing(
     outage: str, own_server: PostgresServer, database: Database, parts: Parts
 ) -> None:
-    batch = jobs.store(database, PROMPTS)
-    until("the job runs", lambda: jobs.completed(database, batch.id) > SIZES.rows)
+    batch, posted = jobs.store(database, PROMPTS), Jobs(database, jobs.OWNER)
+    until("the job runs", lambda: posted.done(batch.id) > SIZES.rows)
 
     with own_server.stopped() if outage == "stopped" else own_server.frozen():
         until("the engine stands still", parts.stands_still)
@@ -107,7 +108,7 @@ def test_an_outage_pauses_the_engine_and_loses_and_repeats_nothing(
         assert parts.engine.stats().steps == steps
         assert parts.unstored == in_memory <= BOUND
 
-    until("every prompt has its outcome", lambda: jobs.completed(database, batch.id) == PROMPTS)
+    until("every prompt has its outcome", lambda: posted.done(batch.id) == PROMPTS)
     with database.begin() as conn:
         attempts = text("SELECT count(*), sum(attempts) FROM requests WHERE state = 'done'")
         assert conn.execute(attempts).one() == (PROMPTS, PROMPTS)
