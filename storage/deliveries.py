@@ -43,6 +43,15 @@ _WANTED = text("""
 # One sender claims at a time: so the count of what is in flight cannot be too low.
 _LOCK = text("SELECT pg_try_advisory_xact_lock(:key)")
 
+# Ordered, so that PostgreSQL takes the partial indexes whatever it believes of the table.
+_ANY_OPEN = text("""
+    SELECT (
+        SELECT receiver FROM webhook_deliveries WHERE state = 'pending' ORDER BY receiver LIMIT 1
+    ) IS NOT NULL OR (
+        SELECT receiver FROM webhook_deliveries WHERE state = 'delivering' ORDER BY receiver LIMIT 1
+    ) IS NOT NULL
+""")
+
 # From receiver to receiver along the index, however many deliveries each has.
 _RING = text("""
     WITH RECURSIVE ring AS (
@@ -219,6 +228,12 @@ def _host(owner: str, url: str) -> str:
     """The receiver of a `callback_url`: its host, apart for each owner, so that none waits for
     another's, and all that goes to a receiver goes by one endpoint."""
     return f"{owner}@{urlsplit(url).hostname or ''}"
+
+
+def any_open(conn: Connection) -> bool:
+    """Whether there are deliveries that have not ended: some to send, or some that were sent by
+    senders that may be lost."""
+    return bool(conn.execute(_ANY_OPEN).scalar_one())
 
 
 def claim(

@@ -1,4 +1,4 @@
-"""Stores outcomes: one statement per shard, when half a second is over or the shard has no more to
+"""Stores outcomes: one statement per shard, when a second is over or the shard has no more to
 come. A lost database is waited for and the same statement repeated, since it is idempotent; nothing
 is dropped but what a newer epoch owns."""
 
@@ -24,7 +24,7 @@ from workers.outcomes import with_dropped
 log = get_logger(__name__)
 
 MAX_DETAILS: Final = 4_000_000  # characters of details in one statement
-MAX_DELAY: Final = 0.5  # seconds
+MAX_DELAY: Final = 1.0  # seconds
 MAX_BACKOFF: Final = 5.0  # seconds
 
 

@@ -21,6 +21,7 @@ from penstock.errors import StackError, Unavailable
 from penstock.settings import Settings
 from storage import (
     client_cache,
+    due,
     fleet,
     forgetting,
     leases,
@@ -182,19 +183,29 @@ class Dispatcher:
         undoes no other."""
         self._grace_after_gap()
         self._due("reap", self._timing.reap_interval, self._reap)
-        self._in_transaction(lifecycle.expire_due)
-        self._repeat(lifecycle.close_open, CLOSING_SHARE)
         with self._database.begin() as conn:
-            for batch_id in lifecycle.finalize(conn):
-                log.info("batch.finalized", batch=batch_id)
-        self._in_transaction(turns.settle)
+            found = due.look(conn)
+        if found.expiry:
+            self._in_transaction(lifecycle.expire_due)
+        if found.expiry or found.ending:
+            self._end()
+        if found.turns:
+            self._in_transaction(turns.settle)
         self._due("retention", RETENTION_INTERVAL, self._retain)
         self._due("caches", RETENTION_INTERVAL, self._clear_caches)
         self._due("conversations", RETENTION_INTERVAL, self._forget)
         if self._exports is not None:
             self._exports.tend()
-        self._wake()
+        if found.claims:
+            self._wake()
         self._last_contact = time.monotonic()
+
+    def _end(self) -> None:
+        """Close what is open of jobs that are ending, and end those that have nothing open."""
+        self._repeat(lifecycle.close_open, CLOSING_SHARE)
+        with self._database.begin() as conn:
+            for batch_id in lifecycle.finalize(conn):
+                log.info("batch.finalized", batch=batch_id)
 
     def _grace_after_gap(self) -> None:
         """Workers that could not reach the database either get one more lease period."""

@@ -94,6 +94,9 @@ class Sender(Background):
             return False
         claimed_at = time.monotonic()
         with self._database.begin() as conn:
+            if not deliveries.any_open(conn):
+                self._after = ""
+                return False
             freed = deliveries.free_lost(conn)
             claimed, self._after = deliveries.claim(
                 conn, after=self._after, limit=room, share=self._share, lease=LEASE

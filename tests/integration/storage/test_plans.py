@@ -14,6 +14,7 @@ from sqlalchemy import Connection, text
 
 from storage import (
     conversations,
+    due,
     files,
     forgetting,
     leases,
@@ -213,6 +214,7 @@ def test_what_the_dispatcher_does_reads_few_rows(long_queue: Database) -> None:
         )
 
     steps: dict[str, Callable[[Connection], Any]] = {
+        "look": due.look,
         "reap": leases.reap,
         "extend_all": lambda conn: leases.extend_all(conn, jobs.LEASE),
         "release_slot": lambda conn: leases.release_slot(conn, "slot", "next boot"),

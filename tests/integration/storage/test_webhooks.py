@@ -242,6 +242,22 @@ def test_only_the_epoch_that_has_it_may_settle_a_delivery(database: Database) ->
         assert deliveries.outcomes(conn) == {"retried": 1}
 
 
+def test_a_delivery_is_open_until_it_has_ended(database: Database) -> None:
+    def is_open() -> bool:
+        with database.begin() as conn:
+            return deliveries.any_open(conn)
+
+    seen = [is_open()]
+    _fill(database, {"a": 1})
+    seen.append(is_open())
+    ((claimed,), _) = claim(database)
+    seen.append(is_open())
+    _settle(database, claimed, SUCCESS)
+    seen.append(is_open())
+
+    assert seen == [False, True, True, False]
+
+
 def test_after_three_days_a_delivery_is_dead(database: Database) -> None:
     _fill(database, {"a": 1})
     ((first,), _) = claim(database)
