@@ -11,7 +11,7 @@ from rich.table import Table
 from benchmarks.contenders import TITLES
 from benchmarks.rounds import Results
 from benchmarks.summary import TOKENS, Requirement, Spread, Summary
-from benchmarks.whole import ENGINE, Whole
+from benchmarks.whole import ENGINE, TURN, Whole
 
 CELLS = {
     "mixed": "Mixed log-normal lengths (mean 133 tokens in, 58 out)",
@@ -201,7 +201,8 @@ def _whole(found: Sequence[Whole]) -> str:
     if not rows:
         return ""
     head = ("", "service, tokens/s", "bare engine", "ratio", "accepted after")
-    parts = ["## Through the whole service", _table(head, rows), _spent(found)]
+    how = f"Both sides run their job in turns of {TURN:g} s, and only their own turns count."
+    parts = ["## Through the whole service", how, _table(head, rows), _spent(found)]
     return "\n\n".join(parts)
 
 

@@ -36,18 +36,17 @@ class Stack:
     def pids(self) -> dict[str, int]:
         return {name: int(pid) for name, pid in self.state["children"].items()}
 
-    @contextlib.contextmanager
-    def stopped(self) -> Iterator[None]:
-        """Within, none of its processes computes; shorter than a lease, or shards are run again."""
-        pids = list(self.pids.values())
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            for pid in pids:
-                os.kill(pid, signal.SIGCONT)
-            time.sleep(1)  # connections that ran out meanwhile are closed first
+    def pause(self) -> None:
+        """None of its processes computes; for less than a lease, or shards are run again."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """It goes on. Idempotent."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        for pid in self.pids.values():
+            os.kill(pid, number)
 
     def rss_mb(self, name: str) -> float:
         """Resident memory of one process, in MB."""

@@ -1,4 +1,5 @@
-"""The whole service, HTTP to PostgreSQL, beside the bare engine on the same rows and model."""
+"""The whole service, HTTP to PostgreSQL, beside the bare engine on the same rows and model: each
+has its job, and they run in turns of a few seconds."""
 
 from __future__ import annotations
 
@@ -20,19 +21,22 @@ from benchmarks.models import BenchModel
 from benchmarks.ours import QUANTIZATION
 from benchmarks.protocol import Job, Workload, save
 from benchmarks.stack import Stack, stack
+from benchmarks.turns import Side, take_turns
 from benchmarks.usage import cpu_by_name, cpu_by_thread
 from benchmarks.worker import Contender, Worker
 from models.codec import TokenizerCodec
 
 TOKENS = 58  #: of every answer: one job has one limit
 LIMIT = 1_800.0  #: seconds for one job
+TURN = 4.0  #: seconds
 WARM_UP = 64
 ENGINE = "engine"
 
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """Tokens per second of each round, from the post to the job being complete."""
+    """Tokens per second of each round, from the post to the job being complete, without the time
+    in which the other side ran."""
 
     model: str
     dtype: str
@@ -68,14 +72,16 @@ def measure(
             worker.ready()
             _job(client, texts[:WARM_UP])
             worker.run("generate", path, 0, WARM_UP, {})
+            service = Side(lambda: accepted.append(_job(client, texts)), up.pause, up.resume)
+            engine = Side(
+                lambda: worker.run("generate", path, 0, rows, {}), worker.pause, worker.resume
+            )
             for _ in range(rounds):
-                with up.stopped():
-                    answer = worker.run("generate", path, 0, rows, {})
-                alone.append(answer.tokens / answer.seconds)
                 with _spending(up, bare.options["threads"], spent):
-                    taken, seconds = _job(client, texts)
-                accepted.append(taken)
-                served.append(rows * TOKENS / seconds)
+                    with_service, without = take_turns((service, engine), TURN)
+                worker.pause()
+                served.append(rows * TOKENS / with_service)
+                alone.append(rows * TOKENS / without)
     finally:
         worker.close()
     return Whole(
@@ -110,15 +116,16 @@ def _service(
         "PENSTOCK_MODEL__QUANTIZATION": QUANTIZATION[dtype],
         "PENSTOCK_MODEL__THREADS": str(bare.options["threads"]),
     }
+    no_idle_ones = httpx2.Limits(max_keepalive_connections=0)  # a pause would end them
     with (
         stack(str(model.folder.resolve()), **settings) as up,
-        httpx2.Client(base_url=up.url, timeout=120) as client,
+        httpx2.Client(base_url=up.url, timeout=120, limits=no_idle_ones) as client,
     ):
         yield up, client
 
 
-def _job(client: httpx2.Client, texts: list[str]) -> tuple[float, float]:
-    """Seconds until it was accepted, and until it was complete."""
+def _job(client: httpx2.Client, texts: list[str]) -> float:
+    """Until it is complete. Returns the seconds until it was accepted."""
     began = time.perf_counter()
     body = {"messages": texts, "max_tokens": TOKENS, "temperature": 0, "use_cache": False}
     posted = client.post("/batch-generate", json=body)
@@ -129,9 +136,8 @@ def _job(client: httpx2.Client, texts: list[str]) -> tuple[float, float]:
         polled = client.get(url, params={"wait": 30, "limit": 1, "offset": 0})
         answer: dict[str, Any] = polled.raise_for_status().json()
         if answer["status"] not in ("queued", "processing"):
-            seconds = time.perf_counter() - began
             _check(answer, len(texts))
-            return accepted, seconds
+            return accepted
     raise TimeoutError(f"the job did not end in {LIMIT:.0f} s")
 
 

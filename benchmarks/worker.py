@@ -62,7 +62,15 @@ class Worker:
     def ready(self) -> None:
         """Wait until it is loaded. Raises ContenderFailed."""
         self.versions = self._next(START_LIMIT)["versions"]
+        self.pause()
+
+    def pause(self) -> None:
+        """It computes nothing until it is resumed."""
         self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Idempotent."""
+        self._process.send_signal(signal.SIGCONT)
 
     def run(
         self, kind: str, workload: Path, start: int, rows: int, settings: Mapping[str, Any]
@@ -75,19 +83,19 @@ class Worker:
             "rows": rows,
             "settings": dict(settings),
         }
-        self._process.send_signal(signal.SIGCONT)
+        self.resume()
         try:
             self._input.write(json.dumps(message) + "\n")
             self._input.flush()
         except OSError as error:
             raise ContenderFailed(f"{self.contender.name} is gone") from error
         answer = self._next(RUN_LIMIT)
-        self._process.send_signal(signal.SIGSTOP)
+        self.pause()
         return Answer(**{**answer, "picks": tuple(answer["picks"])})
 
     def ask_to_end(self) -> None:
         """Idempotent."""
-        self._process.send_signal(signal.SIGCONT)
+        self.resume()
         with contextlib.suppress(OSError):  # it is gone, and a line to it was not
             self._input.close()
 
