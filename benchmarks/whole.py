@@ -73,9 +73,7 @@ def measure(
             _job(client, texts[:WARM_UP])
             worker.run("generate", path, 0, WARM_UP, {})
             service = Side(lambda: accepted.append(_job(client, texts)), up.pause, up.resume)
-            engine = Side(
-                lambda: worker.run("generate", path, 0, rows, {}), worker.pause, worker.resume
-            )
+            engine = Side(lambda: _bare(worker, path, rows), worker.pause, worker.resume)
             for _ in range(rounds):
                 with _spending(up, bare.options["threads"], spent):
                     with_service, without = take_turns((service, engine), TURN)
@@ -139,6 +137,13 @@ def _job(client: httpx2.Client, texts: list[str]) -> float:
             _check(answer, len(texts))
             return accepted
     raise TimeoutError(f"the job did not end in {LIMIT:.0f} s")
+
+
+def _bare(worker: Worker, path: Path, rows: int) -> None:
+    """The same on the engine alone."""
+    made = worker.run("generate", path, 0, rows, {}).tokens
+    if made != rows * TOKENS:
+        raise RuntimeError(f"the engine made {made} tokens instead of {rows * TOKENS}")
 
 
 def _check(answer: dict[str, Any], rows: int) -> None:
