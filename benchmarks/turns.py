@@ -4,6 +4,7 @@ a machine that is slow for a minute is slow for all of them."""
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -24,21 +25,22 @@ def take_turns(sides: Sequence[Side], turn: float) -> list[float]:
     are resumed at the end. Raises what a job raises."""
     given = [0.0] * len(sides)
     running: dict[int, Future[object]] = {}
+    line = deque(range(len(sides)))
     with ThreadPoolExecutor(len(sides)) as threads:
         try:
-            while any(n not in running or not running[n].done() for n in range(len(sides))):
-                for n, side in enumerate(sides):
-                    if n in running and running[n].done():
-                        continue
-                    began = time.perf_counter()
-                    side.resume()
-                    if n not in running:
-                        running[n] = threads.submit(side.job)
-                    wait([running[n]], turn)
-                    given[n] += time.perf_counter() - began
-                    side.pause()
-                    if running[n].done():
-                        running[n].result()
+            while line:
+                n = line.popleft()
+                began = time.perf_counter()
+                sides[n].resume()
+                if n not in running:
+                    running[n] = threads.submit(sides[n].job)
+                wait([running[n]], turn)
+                given[n] += time.perf_counter() - began
+                sides[n].pause()
+                if running[n].done():
+                    running[n].result()
+                else:
+                    line.append(n)
         finally:
             for side in sides:
                 side.resume()

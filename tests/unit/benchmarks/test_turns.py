@@ -26,7 +26,7 @@ class _Worker:
             with self._door:
                 assert self._door.wait_for(lambda: self._open, 30)
                 self.together.add(frozenset(self._busy))
-            time.sleep(TURN / 10)
+            time.sleep(TURN / 10)  # the step's work: turns are of time, so it has to take some
 
     def pause(self) -> None:
         with self._door:
