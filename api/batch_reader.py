@@ -87,8 +87,12 @@ class BatchReader:
             self._kicked.clear()
 
     async def _do_next(self) -> bool:
-        """A file that waits to be read, or else one that waits to be counted. False: none does."""
-        return await self._read_next() or await self._offload.background(self._count_next)
+        """A file that waits to be read, or else one that waits to be counted. False: none does, or
+        others are at it."""
+        background = self._offload.background
+        if not await background(openai_batches.any_waiting):
+            return False
+        return await self._read_next() or await background(self._count_next)
 
     async def _read_next(self) -> bool:
         reading: list[str] = []

@@ -63,6 +63,16 @@ _NEXT_UNCOUNTED = text("""
     WHERE f.bytes IS NULL AND b.finished_at IS NOT NULL
     ORDER BY f.batch_id LIMIT 1 FOR NO KEY UPDATE OF f SKIP LOCKED
 """)
+# Ordered, so that PostgreSQL takes the partial indexes whatever it believes of the tables.
+_ANY_WAITING = text("""
+    SELECT (
+        SELECT batch_id FROM openai_batches WHERE read_at IS NULL ORDER BY batch_id LIMIT 1
+    ) IS NOT NULL OR (
+        SELECT f.batch_id FROM files f JOIN batches b ON b.id = f.batch_id
+        WHERE f.bytes IS NULL AND b.finished_at IS NOT NULL
+        ORDER BY f.batch_id LIMIT 1
+    ) IS NOT NULL
+""")
 _COUNTED = text("""
     UPDATE files f
     SET bytes = :bytes,
@@ -138,6 +148,11 @@ def page(conn: Connection, owner: str, *, limit: int, after: str | None) -> list
     """Up to `limit` batches older than `after`, newest first."""
     older = () if after is None else (openai_batches.c.batch_id < after,)
     return _find(conn, *_shown_to(owner), *older, limit=limit)
+
+
+def any_waiting(conn: Connection) -> bool:
+    """Whether a file waits to be read or to be counted, be it that somebody is at it."""
+    return bool(conn.execute(_ANY_WAITING).scalar_one())
 
 
 def next_unread(conn: Connection) -> OpenaiBatch | None:

@@ -69,8 +69,6 @@ class Heartbeat(Background):
                 if time.monotonic() - last_extension >= self._timing.heartbeat:
                     self._extend()
                     last_extension = time.monotonic()
-                else:
-                    self._check()
                 self._beat()
             except Unavailable as error:
                 log.warning("heartbeat.missed", reason=error.message)
@@ -98,18 +96,14 @@ class Heartbeat(Background):
             log.warning("shard.found", shard=shard, epoch=epoch)
         self._strays = strays
 
-    def _check(self) -> None:
-        """Learn of cancelled and reaped shards between two extensions."""
-        if leases := self._held.all():
-            with self._database.begin() as conn:
-                kept = sql.held(conn, [lease.key for lease in leases])
-            self._settle(leases, kept, extended=False)
-
     def _beat(self) -> None:
-        """Say that this worker lives, and how it is doing."""
+        """Say that this worker lives, and how it is doing; learn of cancelled and reaped shards."""
         who = self._identity
+        leases = self._held.all()
         with self._database.begin() as conn:
             ours = fleet.beat(conn, who.slot, who.boot_id, self._stats())
+            kept = sql.held(conn, [lease.key for lease in leases]) if leases else set()
+        self._settle(leases, kept, extended=False)
         if not ours:
             log.error("worker.replaced", slot=who.slot)
             self._on_replaced()

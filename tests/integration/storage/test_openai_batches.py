@@ -204,6 +204,27 @@ def test_a_batchs_files_are_seen_when_there_is_something_in_them_and_grow_old_af
         assert conn.execute(text("SELECT count(*) FROM files")).scalar_one() == 0
 
 
+def test_a_file_waits_until_it_is_read_and_its_output_until_it_is_counted(
+    database: Database,
+) -> None:
+    def waiting() -> bool:
+        with database.begin() as conn:
+            return openai_batches.any_waiting(conn)
+
+    assert not waiting()
+    accept(database)
+    assert waiting()
+    read(database, {})
+    assert not waiting()
+    jobs.run_all(database)
+    assert not waiting()  # it may yet grow
+    with database.begin() as conn:
+        lifecycle.finalize(conn)
+    assert waiting()
+    _count_all(database)
+    assert not waiting()
+
+
 def _count_all(database: Database) -> None:
     counted = True
     while counted:

@@ -225,6 +225,7 @@ def test_what_the_dispatcher_does_reads_few_rows(long_queue: Database) -> None:
         "expire_due": lifecycle.expire_due,
         "finalize": lifecycle.finalize,
         "retain": _retain,
+        "any_waiting": openai_batches.any_waiting,
         "next_unread": openai_batches.next_unread,
         "next_uncounted": openai_batches.next_uncounted,
         "delete_expired": files.delete_expired,
