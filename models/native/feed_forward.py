@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.native.linear import PackedLinear, packable, replace_children, same
+from models.native.linear import LaidOut, lay_out, packable, replace_children, same
 
 
 class NativeFeedForward(nn.Module):
     """down(silu(gate(x)) * up(x))."""
 
-    def __init__(self, library: ctypes.CDLL, both: PackedLinear, down: PackedLinear) -> None:
+    def __init__(self, library: ctypes.CDLL, both: LaidOut, down: LaidOut) -> None:
         super().__init__()
         self.both = both
         self.down_proj = down
@@ -59,8 +59,8 @@ def _ours(module: Any, library: ctypes.CDLL) -> NativeFeedForward | None:
         return None
     try:
         bias = None if gate.bias is None else torch.cat([gate.bias, up.bias])
-        both = PackedLinear(torch.cat([gate.weight, up.weight]), bias)
-        ours = NativeFeedForward(library, both, PackedLinear(down.weight, down.bias))
+        both = lay_out(torch.cat([gate.weight, up.weight]), bias)
+        ours = NativeFeedForward(library, both, lay_out(down.weight, down.bias))
         right = same(ours, module, gate.in_features, gate.weight.dtype)
     except (RuntimeError, AttributeError, TypeError):
         return None

@@ -16,7 +16,7 @@ from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from models.native.feed_forward import NativeFeedForward
-from models.native.linear import PackedLinear, packable, replace_children, same
+from models.native.linear import LaidOut, lay_out, packable, replace_children, same
 from models.native.norm import NativeNorm
 from models.native.placing import NativePlacing
 from models.native.rotary import NAME as ROTARY
@@ -46,7 +46,7 @@ class NativeLayer(nn.Module):
         self.q_norm = getattr(attention, "q_norm", None)
         self.k_norm = getattr(attention, "k_norm", None)
         self.qkv = _joined([getattr(attention, name) for name in PRODUCTS[:3]])
-        self.o_proj = PackedLinear(attention.o_proj.weight, attention.o_proj.bias)
+        self.o_proj = lay_out(attention.o_proj.weight, attention.o_proj.bias)
         self._sizes = [getattr(attention, name).out_features for name in PRODUCTS[:3]]
         self._is_last = attention.layer_idx == attention.config.num_hidden_layers - 1
         self._rotary = getattr(sys.modules[type(attention).__module__], ROTARY)
@@ -215,10 +215,10 @@ def _trial(model: Any) -> Iterator[None]:
         model.set_attn_implementation(before)
 
 
-def _joined(linears: list[nn.Linear]) -> PackedLinear:
+def _joined(linears: list[nn.Linear]) -> LaidOut:
     weights: list[torch.Tensor] = [linear.weight for linear in linears]
     biases: list[torch.Tensor] = [one.bias for one in linears if one.bias is not None]
-    return PackedLinear(torch.cat(weights), torch.cat(biases) if biases else None)
+    return lay_out(torch.cat(weights), torch.cat(biases) if biases else None)
 
 
 def _strip(attention: Any) -> None:

@@ -1,19 +1,21 @@
-"""Linear layers whose weights oneDNN has laid out beforehand. In float32 that is twice as fast as
-what torch runs by default where MKL keeps to AVX2; in bfloat16 it saves the layout at each call.
+"""Linear layers whose weights were laid out beforehand, by oneDNN or in panels of our own. oneDNN's
+are in float32 twice as fast as what torch runs by default where MKL keeps to AVX2; in bfloat16 they
+save the layout at each call.
 
-The operators are those that torch's own compiler calls; they are private, so all is checked.
+oneDNN's operators are those that torch's own compiler calls; they are private, so all is checked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeGuard
+from typing import TypeAlias, TypeGuard
 
 import torch
 from torch import nn
 
 from models.device import free_memory
 from models.native.library import DTYPES
+from models.native.panels import PanelLinear, gain
 
 ROWS = 64  #: the layout is chosen for steps of this size; it is as good for more, and for one
 SMALLEST = 128 * 128  #: numbers of a weight below which calls cost more than they save
@@ -40,6 +42,17 @@ class PackedLinear(nn.Module):
         """Its product and another tensor of that shape, summed before they are rounded."""
         out: torch.Tensor = self._sum(x, other, self._packed, self.bias, "add")
         return out
+
+
+LaidOut: TypeAlias = PackedLinear | PanelLinear
+
+
+def lay_out(weight: torch.Tensor, bias: torch.Tensor | None = None) -> LaidOut:
+    """The faster one on this CPU; measured once for weights of a size. Raises RuntimeError or
+    AttributeError where this torch has no operators of oneDNN."""
+    if gain(weight, PackedLinear) > 1:
+        return PanelLinear(weight, bias)
+    return PackedLinear(weight, bias)
 
 
 def packable(module: nn.Module) -> TypeGuard[nn.Linear]:
@@ -89,13 +102,13 @@ def prepack(model: nn.Module) -> list[str]:
     swapped = replace_children(
         model, lambda child: pack(child) if packable(child) and _fits(child, embedded) else None
     )
-    return [f"{swapped} linear layers laid out by oneDNN"] if swapped else []
+    return [f"{swapped} linear layers laid out"] if swapped else []
 
 
-def pack(linear: nn.Linear) -> PackedLinear | None:
+def pack(linear: nn.Linear) -> LaidOut | None:
     """None where the operators are missing or say something else."""
     try:
-        packed = PackedLinear(linear.weight, linear.bias)
+        packed = lay_out(linear.weight, linear.bias)
         right = same(packed, linear, linear.in_features, linear.weight.dtype)
     except (RuntimeError, AttributeError):
         return None

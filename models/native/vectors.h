@@ -28,7 +28,7 @@ typedef uint16_t HalvesAt __attribute__((vector_size(32), aligned(2), may_alias)
 
 INLINE int round_up(int n, int step) { return (n + step - 1) / step * step; }
 
-INLINE Floats all(float x) { return Floats{} + x; }
+INLINE Floats all(float x) { return x - Floats{}; }  // x + 0 would be computed, for the sake of -0
 INLINE Floats load(const float* p) { return *reinterpret_cast<const FloatsAt*>(p); }
 INLINE void store(float* p, Floats x) { *reinterpret_cast<FloatsAt*>(p) = x; }
 

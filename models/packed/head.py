@@ -14,7 +14,7 @@ from torch import nn
 from models.device import free_memory
 from models.drawing import BLOCK, Likeliest, block_tops, broken_rows
 from models.host import cpu_is_fast
-from models.native.linear import PackedLinear, packable
+from models.native.linear import lay_out, packable
 from models.packed.model import deferred
 from models.packed.rough import WIDEST, Quantized, Rough, Rounded
 from penstock.telemetry import get_logger
@@ -70,7 +70,7 @@ class ScreenedHead(nn.Module):
     ) -> None:
         super().__init__()
         self._weight = linear.weight.detach()
-        self._exact = PackedLinear(self._weight, None)
+        self._exact = lay_out(self._weight)
         self.rough = rough
         self._refine, self._likeliest = refine, likeliest
         self._seen = self._missed = 0

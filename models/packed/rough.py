@@ -12,7 +12,7 @@ from typing import Protocol
 
 import torch
 
-from models.native.linear import ROWS, PackedLinear
+from models.native.linear import ROWS, lay_out
 
 SUMMED = 2.0**-22  #: of a product, what float32 rounds off, for each of the numbers that it sums
 CHUNK = 4096  #: rows of a weight that are looked at together
@@ -38,7 +38,7 @@ class Rounded:
     name = "bf16"
 
     def __init__(self, weight: torch.Tensor) -> None:
-        self._linear = PackedLinear(weight.bfloat16(), None)
+        self._linear = lay_out(weight.bfloat16())
         self._bound = _Bound(weight, lambda rows: rows.bfloat16().float())
         self.is_sound = self._bound.is_sound
 

@@ -1,0 +1,66 @@
+// y = x w' (+ bias) (+ other) in float32, whatever the type of the numbers: weights lie in panels of 32
+// columns, and are read once for up to 14 rows. Each number of y is summed in the same order, so that no
+// row's result depends on the rows beside it.
+#include "linear.h"
+
+#include <algorithm>
+#include <vector>
+
+namespace penstock {
+
+// PANEL columns of w [columns, size] as [size, PANEL]. Of bfloat16 two columns share a word: the lower half
+// belongs to the first 16.
+static void lay_out(const float* w, int64_t size, float* to) {
+  for (int64_t k = 0; k < size; k++)
+    for (int c = 0; c < PANEL; c++) to[k * PANEL + c] = w[c * size + k];
+}
+
+static void lay_out(const uint16_t* w, int64_t size, uint16_t* to) {
+  for (int64_t k = 0; k < size; k++)
+    for (int c = 0; c < PANEL; c++) to[k * PANEL + c % LANES * 2 + c / LANES] = w[c * size + k];
+}
+
+template <typename T>
+static void linear(const Product& product, int threads) {
+  const int64_t size = product.size, panels = product.columns / PANEL;
+  const int64_t blocks = (product.rows + MOST_ROWS - 1) / MOST_ROWS;
+  const int64_t each = product.rows / blocks, more = product.rows % blocks;  // rows of a block, blocks of one more
+  auto begin = [&](int64_t b) { return b * each + std::min(b, more); };
+  static thread_local std::vector<float> room;
+  room.resize(std::max<size_t>(room.size(), blocks * size * LANES));
+  float* turned = room.data();
+  // Where there are too few panels for the threads, the blocks of each are shared out as well.
+  const int64_t parts = std::clamp<int64_t>(4 * threads / panels, 1, blocks);
+#pragma omp parallel num_threads(threads)
+  {
+#pragma omp for
+    for (int64_t b = 0; b < blocks; b++)
+      turn_rows(static_cast<const T*>(product.x) + begin(b) * size, begin(b + 1) - begin(b), size,
+                turned + b * size * LANES);
+#pragma omp for collapse(2)
+    for (int64_t panel = 0; panel < panels; panel++)
+      for (int64_t part = 0; part < parts; part++)
+        for (int64_t b = part * blocks / parts; b < (part + 1) * blocks / parts; b++)
+          block_of<T>(product, panel, begin(b), begin(b + 1) - begin(b), turned + b * size * LANES);
+  }
+}
+
+}  // namespace penstock
+
+extern "C" {
+
+// `columns` is a multiple of 32.
+void penstock_lay_out(const void* w, void* to, int64_t columns, int64_t size, int bf16, int threads) {
+  auto run = [&](auto one) {
+    using T = decltype(one);
+#pragma omp parallel for num_threads(threads)
+    for (int64_t c = 0; c < columns; c += penstock::PANEL)
+      penstock::lay_out(static_cast<const T*>(w) + c * size, size, static_cast<T*>(to) + c * size);
+  };
+  bf16 ? run(uint16_t()) : run(float());
+}
+
+void penstock_linear(const penstock::Product* product, int bf16, int threads) {
+  bf16 ? penstock::linear<uint16_t>(*product, threads) : penstock::linear<float>(*product, threads);
+}
+}

@@ -1,0 +1,121 @@
+"""Linear layers by a product of our own, which multiplies and sums in float32 whatever the type of
+the numbers. Some CPUs have instructions for bfloat16 and are slow with them: there oneDNN, which
+uses them, takes nearly twice as long. In float32 it saves what oneDNN does anew for each size of a
+step.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from collections.abc import Callable
+from functools import cache
+from typing import Final
+
+import torch
+from torch import nn
+
+from models.native.library import DTYPES, library
+
+PANEL, LANES = 32, 16  #: numbers of columns and rows of a weight are multiples of these
+LARGEST: Final = 1024  #: of either side of a weight that is timed; a multiple of both
+#: Rows of the steps that are timed, each of a size of its own, as steps are.
+STEPS: Final = range(57, 125, 9)
+
+
+class _Product(ctypes.Structure):
+    """`Product` in linear.h."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("x", "weights", "bias", "other", "y")),
+        *((name, ctypes.c_int64) for name in ("rows", "columns", "size")),
+    )
+
+
+class PanelLinear(nn.Module):
+    """A linear layer without `.weight`: only the copy in panels is kept. A row's result does not
+    depend on the rows beside it. Raises RuntimeError for what it is not made for."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        super().__init__()
+        loaded = library()
+        self.out_features, self.in_features = weight.shape
+        if loaded is None or not _fits(weight):
+            raise RuntimeError("a weight that does not lie in panels")
+        self.bias = None if bias is None else bias.detach().contiguous()
+        self.dtype = weight.dtype
+        self._half = weight.dtype is torch.bfloat16
+        self._multiply = loaded.penstock_linear
+        weight = weight.detach().contiguous()
+        self._panels = torch.empty_like(weight)
+        loaded.penstock_lay_out(
+            weight.data_ptr(),
+            self._panels.data_ptr(),
+            self.out_features,
+            self.in_features,
+            self._half,
+            torch.get_num_threads(),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self._by(x, None)
+
+    def plus(self, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        """Its product and another tensor of that shape, summed before they are rounded."""
+        return self._by(x, other.contiguous())
+
+    def _by(self, x: torch.Tensor, other: torch.Tensor | None) -> torch.Tensor:
+        shape = (*x.shape[:-1], self.out_features)
+        if x.dtype is not self.dtype or x.shape[-1] != self.in_features:
+            raise RuntimeError(f"a layer of {self.dtype} was given {x.dtype} {tuple(x.shape)}")
+        if other is not None and (other.dtype is not x.dtype or other.shape != shape):
+            raise RuntimeError(f"a sum of {shape} was given {other.dtype} {tuple(other.shape)}")
+        x, y = x.contiguous(), x.new_empty(shape)
+        rows = x.numel() // self.in_features
+        if not rows:
+            return y
+        product = _Product(
+            x.data_ptr(),
+            self._panels.data_ptr(),
+            None if self.bias is None else self.bias.data_ptr(),
+            None if other is None else other.data_ptr(),
+            y.data_ptr(),
+            rows,
+            self.out_features,
+            self.in_features,
+        )
+        self._multiply(ctypes.byref(product), self._half, torch.get_num_threads())
+        return y
+
+
+def _fits(weight: torch.Tensor) -> bool:
+    columns, size = weight.shape
+    return weight.dtype in DTYPES and columns % PANEL == 0 and size % LANES == 0
+
+
+def gain(weight: torch.Tensor, rival: Callable[..., nn.Module]) -> float:
+    """Times as fast with such a weight as `rival`; 0 where it is not made for it."""
+    if not _fits(weight):
+        return 0.0
+    columns, size = (min(side, LARGEST) for side in weight.shape)
+    return _gain(weight.dtype, columns, size, rival)
+
+
+@cache
+def _gain(dtype: torch.dtype, columns: int, size: int, rival: Callable[..., nn.Module]) -> float:
+    weight = torch.zeros(columns, size, dtype=dtype)
+    try:
+        layers = PanelLinear(weight, None), rival(weight, None)
+    except (RuntimeError, AttributeError):
+        return 0.0
+    spent = [0.0, 0.0]
+    for _ in ("new sizes", "known sizes"):  # in a job there are some of both
+        best = [float("inf")] * 2
+        for rows in STEPS:
+            x = torch.zeros(1, rows, size, dtype=dtype)
+            for n, layer in enumerate(layers):
+                began = time.perf_counter()
+                layer(x)
+                best[n] = min(best[n], (time.perf_counter() - began) / rows)
+        spent = [total + seconds for total, seconds in zip(spent, best, strict=True)]
+    return spent[1] / spent[0]

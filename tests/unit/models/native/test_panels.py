@@ -1,0 +1,113 @@
+"""The product in panels: what it says, and when it is chosen."""
+
+from __future__ import annotations
+
+import ctypes
+
+import pytest
+import torch
+
+from models.native import linear
+from models.native.linear import PackedLinear, lay_out
+from models.native.panels import PanelLinear, gain
+
+NEAR = {torch.float32: 1e-5, torch.bfloat16: 4e-3}  #: of the largest number
+DTYPES = list(NEAR)
+
+
+def draw(*shape: int, dtype: torch.dtype) -> torch.Tensor:
+    return torch.randn(*shape).to(dtype)
+
+
+def near(ours: torch.Tensor, exact: torch.Tensor) -> bool:
+    far = (ours.double() - exact).abs().max()
+    return bool(far <= NEAR[ours.dtype] * exact.abs().max())
+
+
+@pytest.fixture(autouse=True)
+def seeded(native: ctypes.CDLL) -> None:
+    torch.manual_seed(0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("columns, size", [(32, 16), (96, 208), (320, 512)])
+@pytest.mark.parametrize("rows", [1, 2, 13, 14, 15, 29, 101, 300])
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_it_equals_the_exact_product(
+    dtype: torch.dtype, columns: int, size: int, rows: int, threads: int
+) -> None:
+    weight, x = draw(columns, size, dtype=dtype), draw(1, rows, size, dtype=dtype)
+    torch.set_num_threads(threads)
+    try:
+        y = PanelLinear(weight, None)(x)
+    finally:
+        torch.set_num_threads(1)
+    assert (y.shape, y.dtype) == ((1, rows, columns), dtype)
+    assert near(y, x.double() @ weight.double().T)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_bias_and_sum_are_added_before_it_rounds(dtype: torch.dtype) -> None:
+    weight, bias = draw(64, 48, dtype=dtype), draw(64, dtype=dtype)
+    x, other = draw(17, 48, dtype=dtype), draw(17, 64, dtype=dtype)
+    layer = PanelLinear(weight, bias)
+    exact = x.double() @ weight.double().T + bias.double()
+    assert near(layer(x), exact)
+    assert near(layer.plus(x, other), exact + other.double())
+    assert near(layer.plus(x, other.T.contiguous().T), exact + other.double())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_no_row_depends_on_the_rows_beside_it(dtype: torch.dtype) -> None:
+    layer, x = PanelLinear(draw(96, 80, dtype=dtype), None), draw(41, 80, dtype=dtype)
+    together = layer(x)
+    assert all(torch.equal(layer(x[n : n + 1]), together[n : n + 1]) for n in range(len(x)))
+    assert torch.equal(layer(x[5:20]), together[5:20])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_is_no_number_stays_in_its_row(dtype: torch.dtype) -> None:
+    layer, x = PanelLinear(draw(32, 32, dtype=dtype), None), draw(20, 32, dtype=dtype)
+    x[3, 4], x[7, 0] = torch.nan, torch.inf
+    broken = (~layer(x).isfinite()).any(dim=1).nonzero()[:, 0]
+    assert broken.tolist() == [3, 7]
+
+
+def test_rows_that_lie_apart_and_none_at_all() -> None:
+    weight, x = draw(32, 16, dtype=torch.float32), draw(9, 40, dtype=torch.float32)
+    layer = PanelLinear(weight, None)
+    assert near(layer(x[::2, 3:19]), x[::2, 3:19].double() @ weight.double().T)
+    assert layer(x[:0, :16]).shape == (0, 32)
+
+
+@pytest.mark.parametrize("shape", [(33, 16), (32, 17), (1030, 16)])
+def test_a_weight_that_does_not_lie_in_panels_is_refused(shape: tuple[int, int]) -> None:
+    with pytest.raises(RuntimeError, match="panels"):
+        PanelLinear(torch.zeros(shape), None)
+    with pytest.raises(RuntimeError, match="panels"):
+        PanelLinear(torch.zeros(32, 32, dtype=torch.float64), None)
+    assert gain(torch.zeros(shape), PackedLinear) == 0
+    assert isinstance(lay_out(torch.zeros(shape)), PackedLinear)
+
+
+def test_what_it_is_not_made_for_is_refused() -> None:
+    layer, x = PanelLinear(torch.zeros(32, 16), None), torch.zeros(3, 16)
+    with pytest.raises(RuntimeError, match="bfloat16"):
+        layer(x.bfloat16())
+    with pytest.raises(RuntimeError, match="was given"):
+        layer(torch.zeros(3, 17))
+    with pytest.raises(RuntimeError, match="sum"):
+        layer.plus(x, torch.zeros(2, 32))
+
+
+@pytest.mark.parametrize("times, chosen", [(0.9, PackedLinear), (1.1, PanelLinear)])
+def test_the_faster_product_is_chosen(
+    monkeypatch: pytest.MonkeyPatch, times: float, chosen: type
+) -> None:
+    monkeypatch.setattr(linear, "gain", lambda weight, rival: times)
+    assert type(lay_out(torch.zeros(32, 32))) is chosen
+
+
+def test_a_size_is_timed_once() -> None:
+    weight = torch.zeros(64, 64)
+    assert gain(weight, PackedLinear) == gain(torch.ones(64, 64), PackedLinear) > 0
