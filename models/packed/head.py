@@ -1,12 +1,12 @@
 """An output layer that finds each row's likeliest token without making all its logits as they are.
 
-It makes them in a smaller type, which the CPU multiplies twice as fast (`rough.py`), and then anew
+It makes them in a smaller type, which the CPU multiplies faster (`rough.py`), and then anew
 those few that may be the greatest. Knows no rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -27,8 +27,11 @@ WORTH = 16_000_000  #: multiplications of a product; of fewer, half saves less t
 #: Numbers of a weight below which that is so at any step, with the compiled `Refine` and with ours.
 LEAST, LEAST_IN_TORCH = 250_000, 8_000_000
 TRIED = 1024  #: rows after which a model whose logits lie too near is known for it
-#: What a weight is screened by.
-KINDS = {torch.float32: Rounded, torch.bfloat16: Quantized}
+#: What a weight is screened by: the fastest first, and what to go on with where that is too coarse.
+KINDS: dict[torch.dtype, tuple[type[Rounded] | type[Quantized], ...]] = {
+    torch.float32: (Quantized, Rounded),
+    torch.bfloat16: (Quantized,),
+}
 
 #: Rough logits [B, V] in bfloat16, the margin [B] by which one may be off against another before
 #: that rounding, and what they were made of, [B, H] and [V, H] -> the first of the greatest true
@@ -66,12 +69,16 @@ class ScreenedHead(nn.Module):
     """Three copies of a weight: as it is, laid out for products, and rough."""
 
     def __init__(
-        self, linear: nn.Linear, rough: Rough, refine: Refine, likeliest: Likeliest
+        self,
+        linear: nn.Linear,
+        kinds: Sequence[Callable[[torch.Tensor], Rough]],
+        refine: Refine,
+        likeliest: Likeliest,
     ) -> None:
         super().__init__()
         self._weight = linear.weight.detach()
         self._exact = lay_out(self._weight)
-        self.rough = rough
+        self.rough, *self._finer = kinds[0](self._weight), *kinds[1:]
         self._refine, self._likeliest = refine, likeliest
         self._seen = self._missed = 0
 
@@ -82,8 +89,7 @@ class ScreenedHead(nn.Module):
     def likeliest(self, x: torch.Tensor) -> torch.Tensor:
         """Of hidden states [N, H], tokens [N]. Raises FloatingPointError when a logit is not a
         number."""
-        small = len(x) * self._weight.numel() < WORTH
-        if small or 2 * self._missed > self._seen + TRIED:
+        if len(x) * self._weight.numel() < WORTH or not self._pays():
             return self._by_all(x)
         x = x.contiguous()
         tokens = self._refine(*self.rough(x), x, self._weight)
@@ -93,6 +99,17 @@ class ScreenedHead(nn.Module):
             self._missed += len(missed)
             tokens[missed] = self._by_all(x[missed])
         return tokens
+
+    def _pays(self) -> bool:
+        """Whether most rows are found by it; where not, it goes on with a finer type."""
+        if 2 * self._missed <= self._seen + TRIED:
+            return True
+        if not self._finer:
+            return False
+        self.rough = self._finer.pop(0)(self._weight)
+        self._seen = self._missed = 0
+        log.info("head.finer", type=self.rough.name)
+        return self.rough.is_sound
 
     def _by_all(self, x: torch.Tensor) -> torch.Tensor:
         logits = self._exact(x)
@@ -107,14 +124,15 @@ def screened(linear: nn.Module, fast: Refine | None, likeliest: Likeliest) -> Sc
     compiled one, if there is."""
     if not packable(linear) or linear.bias is not None:
         return None
-    weight, kind = linear.weight.detach(), KINDS[linear.weight.dtype]
+    weight = linear.weight.detach()
+    kinds = [kind for kind in KINDS[weight.dtype] if cpu_is_fast(kind.name)]
     least = LEAST_IN_TORCH if fast is None else LEAST
-    if not cpu_is_fast(kind.name) or weight.numel() < least or weight.shape[1] > WIDEST:
+    if not kinds or weight.numel() < least or weight.shape[1] > WIDEST:
         return None
     if 8 * weight.nbytes > free_memory(weight.device):
         return None
     try:
-        head = ScreenedHead(linear, kind(weight), fast or refine, likeliest)
+        head = ScreenedHead(linear, kinds, fast or refine, likeliest)
     except (RuntimeError, AttributeError) as error:
         log.info("head.not_screened", reason=str(error))
         return None

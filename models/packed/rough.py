@@ -33,7 +33,7 @@ class Rough(Protocol):
 
 
 class Rounded:
-    """Of a weight in float32: in bfloat16, which such a CPU multiplies twice as fast."""
+    """Of a weight in float32: in bfloat16."""
 
     name = "bf16"
 
@@ -48,7 +48,7 @@ class Rounded:
 
 
 class Quantized:
-    """Of a weight in bfloat16: in int8 with a step for each row, of it and of the hidden states.
+    """Of a weight in either type: in int8 with a step for each row, of it and of the hidden states.
     The operators are those that torch's own compiler calls, see `PackedLinear`."""
 
     name = "int8"

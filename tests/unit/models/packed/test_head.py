@@ -25,14 +25,16 @@ from models.runner import ModelInfo, Row, SamplingParams
 from tests.unit.models.families import Packer, model
 from tests.unit.models.tiny import CONTEXT, alone, greedy, prompts, tokenizer
 
-NOTE = "the likeliest token screened in bf16"
+#: Products of int8 are not exact on every CPU.
+NOTE = f"the likeliest token screened in {'int8' if host.cpu_is_fast('int8') else 'bf16'}"
 TYPES = [torch.float32, torch.bfloat16]
 
 
 @pytest.fixture(autouse=True)
 def _everything_is_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever CPU this is, and however small the model."""
-    monkeypatch.setattr(heads, "cpu_is_fast", lambda name: True)
+    """However slow the CPU, and however small the model."""
+    int8 = host.cpu_is_fast("int8")
+    monkeypatch.setattr(heads, "cpu_is_fast", lambda name: int8 or name != "int8")
     monkeypatch.setattr(heads, "WORTH", 0)
     monkeypatch.setattr(heads, "LEAST", 0)
     monkeypatch.setattr(heads, "LEAST_IN_TORCH", 0)
@@ -48,11 +50,17 @@ def fast(request: pytest.FixtureRequest) -> Refine:
     return loaded
 
 
-@pytest.fixture(params=TYPES, ids=["float32", "bfloat16"])
-def dtype(request: pytest.FixtureRequest) -> torch.dtype:
-    if request.param is torch.bfloat16 and not host.cpu_is_fast("int8"):
+@pytest.fixture(
+    params=[(torch.float32, Rounded), (torch.float32, Quantized), (torch.bfloat16, Quantized)],
+    ids=["float32-bf16", "float32-int8", "bfloat16-int8"],
+)
+def dtype(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> torch.dtype:
+    """Of the weight, which is screened by one type."""
+    chosen: torch.dtype = request.param[0]
+    kind = request.param[1]
+    if kind is Quantized and not host.cpu_is_fast("int8"):
         pytest.skip("products of int8 are not exact on this CPU")
-    chosen: torch.dtype = request.param
+    monkeypatch.setattr(heads, "KINDS", {chosen: (kind,)})
     return chosen
 
 
@@ -155,12 +163,33 @@ def test_a_model_whose_logits_lie_too_near_is_not_screened_for_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(heads, "TRIED", 20)
+    monkeypatch.setitem(heads.KINDS, torch.float32, (Rounded,))
     head = made(torch.ones(MOST + 200, 128))
     x = torch.randn(10, 128)
     with torch.inference_mode():
         for _ in range(10):
             head.likeliest(x)
     assert head._seen == 30
+
+
+def test_a_type_that_is_too_coarse_gives_way_to_a_finer_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if not host.cpu_is_fast("int8"):
+        pytest.skip("products of int8 are not exact on this CPU")
+    monkeypatch.setattr(heads, "TRIED", 20)
+    weight = torch.ones(MOST + 200, 128) + 0.1 * torch.randn(MOST + 200, 1)
+    weight[:, 0] = 0  # what this one is multiplied by makes the steps of int8 wide
+    x = torch.rand(10, 128)
+    x[:, 0] = 96
+    head, exact = made(weight), (x @ weight.T).argmax(dim=1)
+    names = []
+    with torch.inference_mode():
+        for _ in range(8):
+            assert torch.equal(head.likeliest(x), exact)
+            names.append(head.rough.name)
+    assert names == ["int8"] * 3 + ["bf16"] * 5
+    assert head._missed == 0
 
 
 def test_the_first_of_equals(fast: Refine, dtype: torch.dtype) -> None:
