@@ -27,7 +27,7 @@ prepare_environment(hub_allowed=False)
 from benchmarks import contenders, machine, picture, report  # noqa: E402
 from benchmarks.environments import LLAMA, VLLM, build  # noqa: E402
 from benchmarks.models import BenchModel, committed, random_llama  # noqa: E402
-from benchmarks.plan import FULL, QUICK, Cell, Size, Wanted, cells, workers  # noqa: E402
+from benchmarks.plan import FULL, QUICK, Size, Wanted, cells, workers  # noqa: E402
 from benchmarks.rounds import Results, fleet, run  # noqa: E402
 from benchmarks.summary import Requirement, Summary, ratios, requirements  # noqa: E402
 from benchmarks.whole import Whole, measure  # noqa: E402
@@ -70,18 +70,12 @@ def main(
         )
     )
     size, say = QUICK if quick else FULL, _sayer(console, began)
+    wanted = Wanted(_set(cell), _set(who))
+    others = {*size.vllm, *size.vllm_cached, *size.also}
+    missing = _missing(rivals, others & (wanted.contenders or others), results, say)
+    began = time.monotonic()
     models = [random_llama(BENCH / "models"), committed(BENCH / "models")]
     models = [one for one in models if model in ("", one.name)]
-    wanted = Wanted(_set(cell), _set(who))
-    groups = [
-        (one, kind, wanted.of(cells(one, kind, size)))
-        for one in models
-        for kind in (DTYPES if model or one.name in size.models else ())
-        if dtype in ("", kind)
-    ]
-    needed = {name for _, _, plan in groups for name in workers(plan)}
-    missing = _missing(rivals, needed, results, say)
-    began = time.monotonic()
     whole: list[Whole] = []
 
     def write() -> report.Report:
@@ -92,9 +86,11 @@ def main(
         picture.draw(found.summary, out)
         return found
 
-    for one, kind, plan in groups:
-        _group(one, kind, plan, missing, results, say)
-        write()  # what there is by now, should the rest be cut off
+    for one in models:
+        for kind in DTYPES if model or one.name in size.models else ():
+            if dtype in ("", kind):
+                _group(one, kind, size, missing, wanted, results, say)
+                write()  # what there is by now, should the rest be cut off
     if service:
         whole += _whole(models, size, results, say)
     found = write()
@@ -122,11 +118,12 @@ def _sayer(console: Console, began: float) -> Say:
     return say
 
 
-def _missing(rivals: bool, needed: set[str], results: Results, say: Say) -> set[str]:
-    """Environments that are needed and not there; what runs in them is left out."""
+def _missing(rivals: bool, others: set[str], results: Results, say: Say) -> set[str]:
+    """Environments that some of `others` need and that are not there; who runs in them is left
+    out."""
     missing = set()
     for environment in (VLLM, LLAMA):
-        if not any(name.startswith(environment.name) for name in needed):
+        if not any(name.startswith(environment.name) for name in others):
             continue
         say(f"environment {environment.name}")
         reason = build(environment, BENCH) if rivals else "not asked for"
@@ -139,12 +136,14 @@ def _missing(rivals: bool, needed: set[str], results: Results, say: Say) -> set[
 def _group(
     model: BenchModel,
     dtype: str,
-    plan: list[Cell],
+    size: Size,
     missing: set[str],
+    wanted: Wanted,
     results: Results,
     say: Say,
 ) -> None:
     """All cells of one model in one dtype."""
+    plan = wanted.of(cells(model, dtype, size))
     names = tuple(name for name in workers(plan) if name.split("-")[0] not in missing)
     everyone = contenders.everyone(
         names, model.folder, dtype, machine.cores(), machine.allocator(), BENCH
