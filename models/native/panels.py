@@ -94,8 +94,8 @@ def _fits(weight: torch.Tensor) -> bool:
 
 
 def gain(weight: torch.Tensor, rival: Callable[..., nn.Module]) -> float:
-    """Times as fast with such a weight as `rival`; 0 where it is not made for it."""
-    if not _fits(weight):
+    """Times as fast with such a weight as `rival`; 0 where it is not made for it, or not built."""
+    if library() is None or not _fits(weight):
         return 0.0
     columns, size = (min(side, LARGEST) for side in weight.shape)
     return _gain(weight.dtype, columns, size, rival)
