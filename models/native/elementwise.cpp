@@ -4,7 +4,7 @@
 #include <cmath>
 #include <vector>
 
-#include "vectors.h"
+#include "rows.h"
 
 namespace penstock {
 
@@ -15,22 +15,7 @@ template <typename T>
 static void norm(const T* x, int64_t row, const T* weight, T* out, int64_t rows, int64_t size, float eps,
                  float offset, int threads) {
 #pragma omp parallel for num_threads(threads) if (rows * size > SMALL)
-  for (int64_t r = 0; r < rows; r++) {
-    const T* from = x + r * row;
-    T* to = out + r * size;
-    Floats squares{};
-    float rest = 0;
-    int64_t d = 0;
-    for (; d + LANES <= size; d += LANES) {
-      const Floats v = load(from + d);
-      squares += v * v;
-    }
-    for (; d < size; d++) rest += to_float(from[d]) * to_float(from[d]);
-    const float scale = 1.0f / std::sqrt((sum(squares) + rest) / float(size) + eps);
-    for (d = 0; d + LANES <= size; d += LANES)
-      store(to + d, load(from + d) * scale * (load(weight + d) + offset));
-    for (; d < size; d++) put(to + d, to_float(from[d]) * scale * (to_float(weight[d]) + offset));
-  }
+  for (int64_t r = 0; r < rows; r++) norm_row(x + r * row, weight, out + r * size, size, eps, offset);
 }
 
 // silu(gate) * up, where a row holds both.
@@ -41,14 +26,8 @@ static void gate(const T* both, T* out, int64_t rows, int64_t size, int threads)
     const T *g = both + r * 2 * size, *up = g + size;
     T* to = out + r * size;
     int64_t d = 0;
-    for (; d + LANES <= size; d += LANES) {
-      const Floats x = load(g + d);
-      store(to + d, x / (1.0f + exp(-x)) * load(up + d));
-    }
-    for (; d < size; d++) {
-      const float x = to_float(g[d]);
-      put(to + d, x / (1.0f + exp(-x)) * to_float(up[d]));
-    }
+    for (; d + LANES <= size; d += LANES) store(to + d, silu(load(g + d)) * load(up + d));
+    for (; d < size; d++) put(to + d, silu(to_float(g[d])) * to_float(up[d]));
   }
 }
 

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from models.native.linear import LaidOut, lay_out, packable, replace_children, same
+from models.native.norm import NativeNorm
+from models.native.panels import PanelLinear
 
 
 class NativeFeedForward(nn.Module):
@@ -22,14 +24,15 @@ class NativeFeedForward(nn.Module):
         self._gate = library.penstock_gate
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.down_proj.forward(self._inner(x))
+        return self.down_proj.forward(self._gated(self.both.forward(x)))
 
-    def plus(self, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-        """Its output and another tensor of that shape."""
-        return self.down_proj.plus(self._inner(x), other)
+    def plus(self, x: torch.Tensor, norm: NativeNorm) -> torch.Tensor:
+        """x and its output of a norm of x."""
+        return self.down_proj.plus(self._gated(norm.then(self.both, x)), x)
 
-    def _inner(self, x: torch.Tensor) -> torch.Tensor:
-        both = self.both.forward(x)
+    def _gated(self, both: torch.Tensor) -> torch.Tensor:
+        if isinstance(self.both, PanelLinear):  # has done it
+            return both
         size = both.shape[-1] // 2
         out = both.new_empty(*both.shape[:-1], size)
         self._gate(
@@ -59,7 +62,7 @@ def _ours(module: Any, library: ctypes.CDLL) -> NativeFeedForward | None:
         return None
     try:
         bias = None if gate.bias is None else torch.cat([gate.bias, up.bias])
-        both = lay_out(torch.cat([gate.weight, up.weight]), bias)
+        both = lay_out(torch.cat([gate.weight, up.weight]), bias, gated=True)
         ours = NativeFeedForward(library, both, lay_out(down.weight, down.bias))
         right = same(ours, module, gate.in_features, gate.weight.dtype)
     except (RuntimeError, AttributeError, TypeError):

@@ -67,7 +67,7 @@ class NativeLayer(nn.Module):
         Raises ValueError for what packed steps do without."""
         if past_key_values is not None or position_embeddings is None:
             raise ValueError("a compiled layer keeps no cache, and needs rotary positions")
-        qkv = self.qkv(self.input_layernorm.forward(hidden_states))
+        qkv = self.input_layernorm.then(self.qkv, hidden_states)
         step = running()
         keep = step.kept() if step is not None and self._is_last else None
         seen = self._placed(qkv, position_embeddings, step, keep) if step is not None else None
@@ -87,7 +87,7 @@ class NativeLayer(nn.Module):
             )
         residual = hidden_states if keep is None else hidden_states[:, keep]
         hidden = self.o_proj.plus(seen.flatten(2), residual)
-        hidden = self.mlp.plus(self.post_attention_layernorm.forward(hidden), hidden)
+        hidden = self.mlp.plus(hidden, self.post_attention_layernorm)
         return hidden if keep is None else hidden_states.index_copy(1, keep, hidden)
 
     def _placed(

@@ -1,4 +1,4 @@
-// y = x w' (+ bias) (+ other) in float32, whatever the type of the numbers: weights lie in panels of 32
+// y = x w' (+ bias) (+ other), of a norm's x and through a gate where asked, in float32, whatever the type of the numbers: weights lie in panels of 32
 // columns, and are read once for up to 14 rows. Each number of y is summed in the same order, so that no
 // row's result depends on the rows beside it.
 #include "linear.h"
@@ -27,21 +27,20 @@ static void linear(const Product& product, int threads) {
   const int64_t each = product.rows / blocks, more = product.rows % blocks;  // rows of a block, blocks of one more
   auto begin = [&](int64_t b) { return b * each + std::min(b, more); };
   static thread_local std::vector<float> room;
-  room.resize(std::max<size_t>(room.size(), blocks * size * LANES));
-  float* turned = room.data();
+  room.resize(std::max<size_t>(room.size(), blocks * size * MOST_ROWS));
+  float* tiles = room.data();
   // Where there are too few panels for the threads, the blocks of each are shared out as well.
   const int64_t parts = std::clamp<int64_t>(4 * threads / panels, 1, blocks);
 #pragma omp parallel num_threads(threads)
   {
 #pragma omp for
     for (int64_t b = 0; b < blocks; b++)
-      turn_rows(static_cast<const T*>(product.x) + begin(b) * size, begin(b + 1) - begin(b), size,
-                turned + b * size * LANES);
+      tile_rows<T>(product, begin(b), begin(b + 1) - begin(b), tiles + b * size * MOST_ROWS);
 #pragma omp for collapse(2)
     for (int64_t panel = 0; panel < panels; panel++)
       for (int64_t part = 0; part < parts; part++)
         for (int64_t b = part * blocks / parts; b < (part + 1) * blocks / parts; b++)
-          block_of<T>(product, panel, begin(b), begin(b + 1) - begin(b), turned + b * size * LANES);
+          block_of<T>(product, panel, begin(b), begin(b + 1) - begin(b), tiles + b * size * MOST_ROWS);
   }
 }
 

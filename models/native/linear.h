@@ -1,9 +1,11 @@
 // One panel of weights by one block of rows, in registers.
 #pragma once
 
+#include <algorithm>
 #include <utility>
+#include <vector>
 
-#include "vectors.h"
+#include "rows.h"
 
 namespace penstock {
 
@@ -13,23 +15,29 @@ constexpr int FAR = 32;           // steps of a panel that are fetched ahead
 
 struct Product {
   const void* x;        // [rows, size]
+  const void* norm;     // [size]: weights of a norm of x, or null
   const void* weights;  // [columns / PANEL, size, PANEL]
   const void* bias;     // [columns], or null
-  const void* other;    // [rows, columns], or null
-  void* y;              // [rows, columns]
+  const void* other;    // [rows, width], or null
+  void* y;              // [rows, width]
   int64_t rows, columns, size;  // columns: a multiple of PANEL; size: of LANES
+  int64_t gated;  // whether half of a panel's columns are gates of the other half; width: columns, or half of them
+  float eps, offset;  // of the norm
 };
 
-// Up to LANES rows of x [rows, size] as [size, LANES].
+// Up to MOST_ROWS rows of x, from `row` on, as [size / LANES, MOST_ROWS, LANES]: what a block reads lies together.
 template <typename T>
-static void turn_rows(const T* x, int64_t rows, int64_t size, float* to) {
-  for (int64_t k = 0; k < size; k += LANES) {
-    Floats r[LANES];
-#pragma GCC unroll 16
-    for (int i = 0; i < LANES; i++) r[i] = i < rows ? load(x + i * size + k) : Floats{};
-    transpose(r);
-#pragma GCC unroll 16
-    for (int i = 0; i < LANES; i++) store(to + (k + i) * LANES, r[i]);
+static void tile_rows(const Product& product, int64_t row, int64_t rows, float* to) {
+  const int64_t size = product.size;
+  static thread_local std::vector<T> room;
+  if (product.norm) room.resize(std::max<size_t>(room.size(), size));
+  for (int64_t r = 0; r < rows; r++) {
+    const T* x = static_cast<const T*>(product.x) + (row + r) * size;
+    if (product.norm) {
+      norm_row(x, static_cast<const T*>(product.norm), room.data(), size, product.eps, product.offset);
+      x = room.data();
+    }
+    for (int64_t k = 0; k < size; k += LANES) store(to + k * MOST_ROWS + r * LANES, load(x + k));
   }
 }
 
@@ -46,34 +54,45 @@ INLINE void both(const uint16_t* p, Floats* first, Floats* second) {
   *second = (Floats)(w & int32_t(0xffff0000));
 }
 
-// R rows from `row` on, which `x` holds as [size, LANES], by a panel.
+// R rows from `row` on, which `x` holds in tiles, by a panel.
 template <int R, typename T>
 static void block(const Product& product, int64_t panel, int64_t row, const float* x) {
   const int64_t size = product.size;
   const T* w = static_cast<const T*>(product.weights) + panel * size * PANEL;
   Floats sum[R][2] = {};
-  for (int64_t k = 0; k < size; k++) {
-    __builtin_prefetch(w + (k + FAR) * PANEL, 0, 3);
-    if constexpr (sizeof(T) == 4) __builtin_prefetch(w + (k + FAR) * PANEL + LANES, 0, 3);
-    Floats first, second;
-    both(w + k * PANEL, &first, &second);
+  for (int64_t k = 0; k < size; k += LANES, x += MOST_ROWS * LANES)
+    for (int64_t lane = 0; lane < LANES; lane++, w += PANEL) {
+      __builtin_prefetch(w + FAR * PANEL, 0, 3);
+      if constexpr (sizeof(T) == 4) __builtin_prefetch(w + FAR * PANEL + LANES, 0, 3);
+      Floats first, second;
+      both(w, &first, &second);
 #pragma GCC unroll 14
-    for (int r = 0; r < R; r++) {
-      sum[r][0] += first * x[k * LANES + r];
-      sum[r][1] += second * x[k * LANES + r];
+      for (int r = 0; r < R; r++) {
+        sum[r][0] += first * x[r * LANES + lane];
+        sum[r][1] += second * x[r * LANES + lane];
+      }
+    }
+  const T* bias = static_cast<const T*>(product.bias);
+  const int64_t width = product.gated ? product.columns / 2 : product.columns;
+  auto finish = [&](int64_t at, Floats y) {
+    if (product.other) y += load(static_cast<const T*>(product.other) + at);
+    store(static_cast<T*>(product.y) + at, y);
+  };
+#pragma GCC unroll 14
+  for (int r = 0; r < R; r++) {
+    Floats first_sum = sum[r][0], second_sum = sum[r][1];
+    if (bias) {
+      first_sum += load(bias + panel * PANEL);
+      second_sum += load(bias + panel * PANEL + LANES);
+    }
+    const int64_t at = (row + r) * width;
+    if (product.gated)
+      finish(at + panel * LANES, silu(first_sum) * second_sum);
+    else {
+      finish(at + panel * PANEL, first_sum);
+      finish(at + panel * PANEL + LANES, second_sum);
     }
   }
-  const T* bias = static_cast<const T*>(product.bias);
-#pragma GCC unroll 14
-  for (int r = 0; r < R; r++)
-#pragma GCC unroll 2
-    for (int h = 0; h < 2; h++) {
-      const int64_t column = panel * PANEL + h * LANES, at = (row + r) * product.columns + column;
-      Floats y = sum[r][h];
-      if (bias) y += load(bias + column);
-      if (product.other) y += load(static_cast<const T*>(product.other) + at);
-      store(static_cast<T*>(product.y) + at, y);
-    }
 }
 
 template <typename T, int... R>

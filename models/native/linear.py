@@ -47,11 +47,11 @@ class PackedLinear(nn.Module):
 LaidOut: TypeAlias = PackedLinear | PanelLinear
 
 
-def lay_out(weight: torch.Tensor, bias: torch.Tensor | None = None) -> LaidOut:
-    """The faster one on this CPU; measured once for weights of a size. Raises RuntimeError or
-    AttributeError where this torch has no operators of oneDNN."""
+def lay_out(weight: torch.Tensor, bias: torch.Tensor | None = None, gated: bool = False) -> LaidOut:
+    """The faster one on this CPU; measured once for weights of a size. `gated`: one in panels is to
+    be so. Raises RuntimeError or AttributeError where this torch has no operators of oneDNN."""
     if gain(weight, PackedLinear) > 1:
-        return PanelLinear(weight, bias)
+        return PanelLinear(weight, bias, gated)
     return PackedLinear(weight, bias)
 
 

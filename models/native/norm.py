@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from models.native.library import DTYPES
-from models.native.linear import replace_children, same
+from models.native.linear import LaidOut, replace_children, same
+from models.native.panels import Norm, PanelLinear
 
 
 class NativeNorm(nn.Module):
@@ -45,6 +46,12 @@ class NativeNorm(nn.Module):
             torch.get_num_threads(),
         )
         return out
+
+    def then(self, product: LaidOut, x: torch.Tensor) -> torch.Tensor:
+        """The product of what it makes of x."""
+        if isinstance(product, PanelLinear):
+            return product.normed(x, Norm(self.weight, self.variance_epsilon, self._offset))
+        return product.forward(self.forward(x))
 
 
 @torch.inference_mode()

@@ -10,7 +10,7 @@ import ctypes
 import time
 from collections.abc import Callable
 from functools import cache
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 from torch import nn
@@ -23,48 +23,71 @@ LARGEST: Final = 1024  #: of either side of a weight that is timed; a multiple o
 STEPS: Final = range(57, 125, 9)
 
 
+class Norm(NamedTuple):
+    """x / rms(x) * (weight + offset), of what is multiplied."""
+
+    weight: torch.Tensor
+    eps: float
+    offset: float
+
+
 class _Product(ctypes.Structure):
     """`Product` in linear.h."""
 
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("x", "weights", "bias", "other", "y")),
-        *((name, ctypes.c_int64) for name in ("rows", "columns", "size")),
+        *((name, ctypes.c_void_p) for name in ("x", "norm", "weights", "bias", "other", "y")),
+        *((name, ctypes.c_int64) for name in ("rows", "columns", "size", "gated")),
+        *((name, ctypes.c_float) for name in ("eps", "offset")),
     )
 
 
 class PanelLinear(nn.Module):
     """A linear layer without `.weight`: only the copy in panels is kept. A row's result does not
-    depend on the rows beside it. Raises RuntimeError for what it is not made for."""
+    depend on the rows beside it. `gated`: half as wide, silu(a) * b of both halves of its columns.
+    Raises RuntimeError for what it is not made for."""
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+    def __init__(
+        self, weight: torch.Tensor, bias: torch.Tensor | None, gated: bool = False
+    ) -> None:
         super().__init__()
         loaded = library()
-        self.out_features, self.in_features = weight.shape
+        self._columns, self.in_features = weight.shape
         if loaded is None or not _fits(weight):
             raise RuntimeError("a weight that does not lie in panels")
-        self.bias = None if bias is None else bias.detach().contiguous()
+        self.gated = gated
+        self.out_features = self._columns // 2 if gated else self._columns
+        laid = _paired if gated else torch.Tensor.contiguous
+        weight = laid(weight.detach())
+        self.bias = None if bias is None else laid(bias.detach())
         self.dtype = weight.dtype
         self._half = weight.dtype is torch.bfloat16
         self._multiply = loaded.penstock_linear
-        weight = weight.detach().contiguous()
         self._panels = torch.empty_like(weight)
         loaded.penstock_lay_out(
             weight.data_ptr(),
             self._panels.data_ptr(),
-            self.out_features,
+            self._columns,
             self.in_features,
             self._half,
             torch.get_num_threads(),
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self._by(x, None)
+        return self._by(x)
+
+    def normed(self, x: torch.Tensor, norm: Norm) -> torch.Tensor:
+        """Its product of a norm of x, rounded to the type of x before it is multiplied."""
+        if norm.weight.dtype is not self.dtype or norm.weight.shape != (self.in_features,):
+            raise RuntimeError(f"a norm of {norm.weight.dtype} {tuple(norm.weight.shape)}")
+        return self._by(x, norm=norm)
 
     def plus(self, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
         """Its product and another tensor of that shape, summed before they are rounded."""
         return self._by(x, other.contiguous())
 
-    def _by(self, x: torch.Tensor, other: torch.Tensor | None) -> torch.Tensor:
+    def _by(
+        self, x: torch.Tensor, other: torch.Tensor | None = None, norm: Norm | None = None
+    ) -> torch.Tensor:
         shape = (*x.shape[:-1], self.out_features)
         if x.dtype is not self.dtype or x.shape[-1] != self.in_features:
             raise RuntimeError(f"a layer of {self.dtype} was given {x.dtype} {tuple(x.shape)}")
@@ -76,16 +99,25 @@ class PanelLinear(nn.Module):
             return y
         product = _Product(
             x.data_ptr(),
+            None if norm is None else norm.weight.data_ptr(),
             self._panels.data_ptr(),
             None if self.bias is None else self.bias.data_ptr(),
             None if other is None else other.data_ptr(),
             y.data_ptr(),
             rows,
-            self.out_features,
+            self._columns,
             self.in_features,
+            self.gated,
+            *((0.0, 0.0) if norm is None else norm[1:]),
         )
         self._multiply(ctypes.byref(product), self._half, torch.get_num_threads())
         return y
+
+
+def _paired(columns: torch.Tensor) -> torch.Tensor:
+    """Each 16 columns of the first half before the 16 of the second that they are gates of."""
+    halves = columns.reshape(2, -1, LANES, *columns.shape[1:])
+    return halves.transpose(0, 1).reshape(columns.shape)
 
 
 def _fits(weight: torch.Tensor) -> bool:

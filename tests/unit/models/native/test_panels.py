@@ -6,10 +6,12 @@ import ctypes
 
 import pytest
 import torch
+from torch import nn
 
 from models.native import linear
 from models.native.linear import PackedLinear, lay_out
-from models.native.panels import PanelLinear, gain
+from models.native.norm import NativeNorm
+from models.native.panels import Norm, PanelLinear, gain
 
 NEAR = {torch.float32: 1e-5, torch.bfloat16: 4e-3}  #: of the largest number
 DTYPES = list(NEAR)
@@ -58,6 +60,31 @@ def test_bias_and_sum_are_added_before_it_rounds(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_gates_are_applied_before_it_rounds(dtype: torch.dtype, has_bias: bool) -> None:
+    weight, bias = draw(96, 48, dtype=dtype) / 4, draw(96, dtype=dtype)
+    x, other = draw(17, 48, dtype=dtype), draw(17, 48, dtype=dtype)
+    layer = PanelLinear(weight, bias if has_bias else None, gated=True)
+    gates, up = (x.double() @ weight.double().T + bias.double() * has_bias).chunk(2, dim=1)
+    exact = nn.functional.silu(gates) * up
+    assert layer(x).shape == (17, layer.out_features) == (17, 48)
+    assert near(layer(x), exact)
+    assert near(layer.plus(x, other), exact + other.double())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rows", [1, 14, 33])
+def test_a_norm_before_it_is_the_norm_and_then_it(
+    native: ctypes.CDLL, dtype: torch.dtype, rows: int
+) -> None:
+    norm = NativeNorm(native, draw(80, dtype=dtype), 1e-6, 1.0)
+    layer, x = PanelLinear(draw(64, 80, dtype=dtype), None), draw(1, rows, 80, dtype=dtype)
+    assert torch.equal(norm.then(layer, x), layer(norm(x)))
+    other = PackedLinear(draw(64, 80, dtype=dtype), None)
+    assert torch.equal(norm.then(other, x), other(norm(x)))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_no_row_depends_on_the_rows_beside_it(dtype: torch.dtype) -> None:
     layer, x = PanelLinear(draw(96, 80, dtype=dtype), None), draw(41, 80, dtype=dtype)
     together = layer(x)
@@ -98,6 +125,9 @@ def test_what_it_is_not_made_for_is_refused() -> None:
         layer(torch.zeros(3, 17))
     with pytest.raises(RuntimeError, match="sum"):
         layer.plus(x, torch.zeros(2, 32))
+    for weight in (torch.ones(8), torch.ones(16).bfloat16()):
+        with pytest.raises(RuntimeError, match="norm"):
+            layer.normed(x, Norm(weight, 1e-6, 0.0))
 
 
 @pytest.mark.parametrize("times, chosen", [(0.9, PackedLinear), (1.1, PanelLinear)])
