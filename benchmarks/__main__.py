@@ -27,11 +27,11 @@ prepare_environment(hub_allowed=False)
 from benchmarks import contenders, machine, picture, report  # noqa: E402
 from benchmarks.environments import LLAMA, VLLM, build  # noqa: E402
 from benchmarks.models import BenchModel, committed, random_llama  # noqa: E402
-from benchmarks.plan import FULL, QUICK, Size, Wanted, cells, workers  # noqa: E402
+from benchmarks.plan import FULL, QUICK, Cell, Size, Wanted, cells, workers  # noqa: E402
 from benchmarks.rounds import Results, fleet, run  # noqa: E402
 from benchmarks.summary import Requirement, Summary, ratios, requirements  # noqa: E402
 from benchmarks.whole import Whole, measure  # noqa: E402
-from benchmarks.worker import ContenderFailed  # noqa: E402
+from benchmarks.worker import Contender, ContenderFailed  # noqa: E402
 
 BENCH = Path(".bench")
 DTYPES = ("float32", "bfloat16")
@@ -73,9 +73,18 @@ def main(
     wanted = Wanted(_set(cell), _set(who))
     others = {*size.vllm, *size.vllm_cached, *size.also}
     missing = _missing(rivals, others & (wanted.contenders or others), results, say)
-    began = time.monotonic()
     models = [random_llama(BENCH / "models"), committed(BENCH / "models")]
     models = [one for one in models if model in ("", one.name)]
+    groups = [
+        (one, kind)
+        for one in models
+        for kind in DTYPES
+        if (model or one.name in size.models) and dtype in ("", kind)
+    ]
+    if quick:
+        for group in groups:
+            _compile(*group, size, missing, wanted, say)
+    began = time.monotonic()
     whole: list[Whole] = []
 
     def write() -> report.Report:
@@ -86,11 +95,9 @@ def main(
         picture.draw(found.summary, out)
         return found
 
-    for one in models:
-        for kind in DTYPES if model or one.name in size.models else ():
-            if dtype in ("", kind):
-                _group(one, kind, size, missing, wanted, results, say)
-                write()  # what there is by now, should the rest be cut off
+    for group in groups:
+        _group(*group, size, missing, wanted, results, say)
+        write()  # what there is by now, should the rest be cut off
     if service:
         whole += _whole(models, size, results, say)
     found = write()
@@ -133,6 +140,21 @@ def _missing(rivals: bool, others: set[str], results: Results, say: Say) -> set[
     return missing
 
 
+def _compile(
+    model: BenchModel, dtype: str, size: Size, missing: set[str], wanted: Wanted, say: Say
+) -> None:
+    """vLLM compiles a model when it first loads it, and keeps that: a part of its installation."""
+    for contender in _contenders(wanted.of(cells(model, dtype, size)), model, dtype, missing):
+        mark = BENCH / "vllm-cache" / f"{contender.name}-{model.name}-{dtype}.complete"
+        if contender.name.startswith(VLLM.name) and not mark.exists():
+            say(f"{model.name} {dtype}: compiling for {contender.name}")
+            logs = BENCH / "logs" / "compile" / model.name / dtype
+            with fleet([contender], Results(), logs) as running:
+                if running:
+                    mark.parent.mkdir(parents=True, exist_ok=True)
+                    mark.touch()
+
+
 def _group(
     model: BenchModel,
     dtype: str,
@@ -144,13 +166,20 @@ def _group(
 ) -> None:
     """All cells of one model in one dtype."""
     plan = wanted.of(cells(model, dtype, size))
-    names = tuple(name for name in workers(plan) if name.split("-")[0] not in missing)
-    everyone = contenders.everyone(
-        names, model.folder, dtype, machine.cores(), machine.allocator(), BENCH
-    )
-    say(f"{model.name} {dtype}: loading {', '.join(names)}")
+    everyone = _contenders(plan, model, dtype, missing)
+    say(f"{model.name} {dtype}: loading {', '.join(one.name for one in everyone)}")
     with fleet(everyone, results, BENCH / "logs" / model.name / dtype) as running:
         run(plan, running, results, (model.name, dtype), BENCH / "workloads", say)
+
+
+def _contenders(
+    plan: list[Cell], model: BenchModel, dtype: str, missing: set[str]
+) -> list[Contender]:
+    """Those of a plan that are installed."""
+    names = tuple(name for name in workers(plan) if name.split("-")[0] not in missing)
+    return contenders.everyone(
+        names, model.folder, dtype, machine.cores(), machine.allocator(), BENCH
+    )
 
 
 def _whole(models: list[BenchModel], size: Size, results: Results, say: Say) -> list[Whole]:
