@@ -15,44 +15,63 @@ from torch import nn
 
 from models.device import free_memory
 from models.native.library import DTYPES
-from models.native.panels import PanelLinear, gain
+from models.native.panels import PanelLinear, fits
+from models.native.timing import gain
 
 ROWS = 64  #: the layout is chosen for steps of this size; it is as good for more, and for one
+WORTH_TWICE = 1.1  #: times as fast, for which a weight is kept at twice its size
+ROOM = 64  #: such weights that have to fit into free memory then
 SMALLEST = 128 * 128  #: numbers of a weight below which calls cost more than they save
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2}  #: of the largest number
 
 
 class PackedLinear(nn.Module):
-    """A linear layer without `.weight`: only the laid out copy is kept. Raises RuntimeError or
-    AttributeError where this torch has no such operators."""
+    """A linear layer without `.weight`: only the laid out copy is kept, in the type that it
+    computes in: by default the weight's. Raises RuntimeError or AttributeError where this torch has
+    no such operators."""
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+    def __init__(
+        self, weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype | None = None
+    ) -> None:
         super().__init__()
         self.out_features, self.in_features = weight.shape
-        self.bias = bias
-        self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), ROWS)
+        self.dtype = weight.dtype if dtype is None else dtype
+        self.is_wide = self.dtype is not weight.dtype
+        self.bias = None if bias is None else bias.to(self.dtype)
+        weight = weight.detach().to(self.dtype)
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(weight, ROWS)
         self._linear = torch.ops.mkldnn._linear_pointwise.default
         self._sum = torch.ops.mkldnn._linear_pointwise.binary
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = self._linear(x, self._packed, self.bias, "none", [], "")
-        return out
+        wide = x.to(self.dtype)
+        out: torch.Tensor = self._linear(wide, self._packed, self.bias, "none", [], "")
+        return out.to(x.dtype)
 
     def plus(self, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
         """Its product and another tensor of that shape, summed before they are rounded."""
-        out: torch.Tensor = self._sum(x, other, self._packed, self.bias, "add")
-        return out
+        wide, more = x.to(self.dtype), other.to(self.dtype)
+        out: torch.Tensor = self._sum(wide, more, self._packed, self.bias, "add")
+        return out.to(x.dtype)
 
 
 LaidOut: TypeAlias = PackedLinear | PanelLinear
 
 
 def lay_out(weight: torch.Tensor, bias: torch.Tensor | None = None, gated: bool = False) -> LaidOut:
-    """The faster one on this CPU; measured once for weights of a size. `gated`: one in panels is to
-    be so. Raises RuntimeError or AttributeError where this torch has no operators of oneDNN."""
-    if gain(weight, PackedLinear) > 1:
+    """The fastest one on this CPU. `gated`: one in panels is to be so. Raises RuntimeError or
+    AttributeError where this torch has no operators of oneDNN."""
+    if fits(weight) and gain(weight, PanelLinear, PackedLinear) > 1:
         return PanelLinear(weight, bias, gated)
+    is_wide = weight.dtype is torch.bfloat16 and ROOM * weight.nbytes <= free_memory(weight.device)
+    if is_wide and gain(weight, _wide, PackedLinear) > WORTH_TWICE:
+        return _wide(weight, bias)
     return PackedLinear(weight, bias)
+
+
+def _wide(weight: torch.Tensor, bias: torch.Tensor | None) -> PackedLinear:
+    """Twice as large, and faster where the CPU is slow in bfloat16."""
+    return PackedLinear(weight, bias, torch.float32)
 
 
 def packable(module: nn.Module) -> TypeGuard[nn.Linear]:

@@ -7,10 +7,7 @@ step.
 from __future__ import annotations
 
 import ctypes
-import time
-from collections.abc import Callable
-from functools import cache
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -18,9 +15,6 @@ from torch import nn
 from models.native.library import DTYPES, library
 
 PANEL, LANES = 32, 16  #: numbers of columns and rows of a weight are multiples of these
-LARGEST: Final = 1024  #: of either side of a weight that is timed; a multiple of both
-#: Rows of the steps that are timed, each of a size of its own, as steps are.
-STEPS: Final = range(57, 125, 9)
 
 
 class Norm(NamedTuple):
@@ -52,7 +46,7 @@ class PanelLinear(nn.Module):
         super().__init__()
         loaded = library()
         self._columns, self.in_features = weight.shape
-        if loaded is None or not _fits(weight):
+        if loaded is None or not fits(weight):
             raise RuntimeError("a weight that does not lie in panels")
         self.gated = gated
         self.out_features = self._columns // 2 if gated else self._columns
@@ -120,34 +114,7 @@ def _paired(columns: torch.Tensor) -> torch.Tensor:
     return halves.transpose(0, 1).reshape(columns.shape)
 
 
-def _fits(weight: torch.Tensor) -> bool:
+def fits(weight: torch.Tensor) -> bool:
+    """Whether it lies in panels."""
     columns, size = weight.shape
     return weight.dtype in DTYPES and columns % PANEL == 0 and size % LANES == 0
-
-
-def gain(weight: torch.Tensor, rival: Callable[..., nn.Module]) -> float:
-    """Times as fast with such a weight as `rival`; 0 where it is not made for it, or not built."""
-    if library() is None or not _fits(weight):
-        return 0.0
-    columns, size = (min(side, LARGEST) for side in weight.shape)
-    return _gain(weight.dtype, columns, size, rival)
-
-
-@cache
-def _gain(dtype: torch.dtype, columns: int, size: int, rival: Callable[..., nn.Module]) -> float:
-    weight = torch.zeros(columns, size, dtype=dtype)
-    try:
-        layers = PanelLinear(weight, None), rival(weight, None)
-    except (RuntimeError, AttributeError):
-        return 0.0
-    spent = [0.0, 0.0]
-    for _ in ("new sizes", "known sizes"):  # in a job there are some of both
-        best = [float("inf")] * 2
-        for rows in STEPS:
-            x = torch.zeros(1, rows, size, dtype=dtype)
-            for n, layer in enumerate(layers):
-                began = time.perf_counter()
-                layer(x)
-                best[n] = min(best[n], (time.perf_counter() - began) / rows)
-        spent = [total + seconds for total, seconds in zip(spent, best, strict=True)]
-    return spent[1] / spent[0]

@@ -7,7 +7,7 @@ from torch import nn
 
 from models.native import feed_forward, layer, norm, rotary
 from models.native.library import library
-from models.native.linear import prepack
+from models.native.linear import PackedLinear, prepack
 from models.native.panels import PanelLinear
 
 
@@ -20,10 +20,16 @@ def apply(model: nn.Module) -> list[str]:
     if loaded is not None:
         for swap in (feed_forward.swap, norm.swap, rotary.swap, layer.swap):
             done += swap(model, loaded)
-    return [*done, *prepack(model), *_panels(model)]
+    return [*done, *prepack(model), *_chosen(model)]
 
 
-def _panels(model: nn.Module) -> list[str]:
-    """Which products were chosen, where those are not oneDNN's."""
-    ours = sum(isinstance(module, PanelLinear) for module in model.modules())
-    return [f"{ours} of their products are faster here in panels of ours"] if ours else []
+def _chosen(model: nn.Module) -> list[str]:
+    """Which products were chosen, where those are not oneDNN's in the weights' type."""
+    ours = sum(isinstance(one, PanelLinear) for one in model.modules())
+    wide = sum(isinstance(one, PackedLinear) and one.is_wide for one in model.modules())
+    told = []
+    if ours:
+        told.append(f"{ours} of their products are faster here in panels of ours")
+    if wide:
+        told.append(f"{wide} of their products are faster here in float32")
+    return told

@@ -11,7 +11,8 @@ from torch import nn
 from models.native import linear
 from models.native.linear import PackedLinear, lay_out
 from models.native.norm import NativeNorm
-from models.native.panels import Norm, PanelLinear, gain
+from models.native.panels import Norm, PanelLinear
+from models.native.timing import gain
 
 NEAR = {torch.float32: 1e-5, torch.bfloat16: 4e-3}  #: of the largest number
 DTYPES = list(NEAR)
@@ -108,12 +109,14 @@ def test_rows_that_lie_apart_and_none_at_all() -> None:
 
 
 @pytest.mark.parametrize("shape", [(33, 16), (32, 17), (1030, 16)])
-def test_a_weight_that_does_not_lie_in_panels_is_refused(shape: tuple[int, int]) -> None:
+def test_a_weight_that_does_not_lie_in_panels_is_refused(
+    monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int]
+) -> None:
     with pytest.raises(RuntimeError, match="panels"):
         PanelLinear(torch.zeros(shape), None)
     with pytest.raises(RuntimeError, match="panels"):
         PanelLinear(torch.zeros(32, 32, dtype=torch.float64), None)
-    assert gain(torch.zeros(shape), PackedLinear) == 0
+    monkeypatch.setattr(linear, "gain", lambda weight, ours, theirs: 2.0)  # of one like it
     assert isinstance(lay_out(torch.zeros(shape)), PackedLinear)
 
 
@@ -134,10 +137,13 @@ def test_what_it_is_not_made_for_is_refused() -> None:
 def test_the_faster_product_is_chosen(
     monkeypatch: pytest.MonkeyPatch, times: float, chosen: type
 ) -> None:
-    monkeypatch.setattr(linear, "gain", lambda weight, rival: times)
+    monkeypatch.setattr(
+        linear, "gain", lambda weight, ours, theirs: times if ours is PanelLinear else 0.0
+    )
     assert type(lay_out(torch.zeros(32, 32))) is chosen
 
 
 def test_a_size_is_timed_once() -> None:
     weight = torch.zeros(64, 64)
-    assert gain(weight, PackedLinear) == gain(torch.ones(64, 64), PackedLinear) > 0
+    once = gain(weight, PanelLinear, PackedLinear)
+    assert once == gain(torch.ones(64, 64), PanelLinear, PackedLinear) > 0

@@ -14,7 +14,8 @@ from transformers.models.llama import LlamaConfig, modeling_llama
 from transformers.models.qwen3 import Qwen3Config
 
 from models.native import feed_forward, linear, norm, rotary, speedups
-from models.native.linear import LaidOut, prepack
+from models.native.linear import LaidOut, PackedLinear, prepack
+from models.native.panels import PanelLinear
 
 SIZES: dict[str, Any] = {
     "hidden_size": 256,
@@ -40,21 +41,23 @@ def build(family: str, dtype: torch.dtype) -> Any:
     return loader.from_config(FAMILIES[family]).to(dtype).eval()
 
 
-@pytest.fixture(params=[False, True], ids=["onednn", "panels"])
-def panels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Which product is the faster one."""
+@pytest.fixture(params=["onednn", "panels", "float32"])
+def fastest(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Which product is the fastest one."""
+    name = str(request.param)
+    ours = {"onednn": None, "panels": PanelLinear, "float32": linear._wide}[name]
 
-    def times(weight: torch.Tensor, rival: type) -> float:
-        return 2.0 if request.param and len(weight) % 32 == 0 else 0.0
+    def times(weight: torch.Tensor, one: object, other: object) -> float:
+        return 2.0 if one is ours and len(weight) % 32 == 0 else 0.0
 
     monkeypatch.setattr(linear, "gain", times)
-    return bool(request.param)
+    return name
 
 
 @pytest.mark.parametrize("dtype", list(FAR))
 @pytest.mark.parametrize("family", list(FAMILIES))
 def test_a_model_says_the_same_with_faster_layers(
-    native: ctypes.CDLL, panels: bool, family: str, dtype: torch.dtype
+    native: ctypes.CDLL, fastest: str, family: str, dtype: torch.dtype
 ) -> None:
     model = build(family, dtype)
     ids = torch.arange(40)[None] % 300
@@ -62,15 +65,16 @@ def test_a_model_says_the_same_with_faster_layers(
         before = model(input_ids=ids, use_cache=False).logits
         done = speedups.apply(model)
         after = model(input_ids=ids, use_cache=False).logits
-    told = [line for line in done if "panels" in line]
-    assert len(told) == panels, done
-    assert len(done) - panels == (3 if family == "gemma2" else 5), done  # its gate is not a SiLU
+    told = [line for line in done if fastest in line]
+    assert bool(told) == (fastest == "panels" or (fastest == "float32" and dtype is torch.bfloat16))
+    # The gate of Gemma 2 is not a SiLU.
+    assert len(done) - len(told) == (3 if family == "gemma2" else 5), done
     assert (before - after).abs().max() < FAR[dtype] * before.abs().max()
 
 
 def test_applying_twice_changes_nothing_more(native: ctypes.CDLL) -> None:
     model = build("llama", torch.float32)
-    told = [line for line in speedups.apply(model) if "panels" in line]
+    told = [line for line in speedups.apply(model) if "their products" in line]
     assert speedups.apply(model) == ["rotary positions compiled", *told]
 
 
@@ -100,6 +104,36 @@ def test_a_packed_layer_equals_the_plain_one(dtype: torch.dtype, rows: int, bias
         expected = plain(x)
         assert prepack(plain) == ["1 linear layers laid out"]
         assert (plain(x) - expected).abs().max() < FAR[dtype]
+
+
+def test_a_layer_in_bfloat16_can_compute_in_float32() -> None:
+    torch.manual_seed(0)
+    weight, bias = torch.randn(96, 200).bfloat16(), torch.randn(96).bfloat16()
+    x, other = torch.randn(1, 33, 200).bfloat16(), torch.randn(1, 33, 96).bfloat16()
+    layer = PackedLinear(weight, bias, torch.float32)
+    exact = x.double() @ weight.double().T + bias.double()
+    for said, meant in ((layer(x), exact), (layer.plus(x, other), exact + other.double())):
+        assert said.dtype is torch.bfloat16 and layer.is_wide
+        assert (said.double() - meant).abs().max() < 4e-3 * meant.abs().max()
+
+
+@pytest.mark.parametrize(
+    "dtype, times, room, wide",
+    [
+        (torch.bfloat16, 1.2, 64, True),
+        (torch.bfloat16, 1.05, 64, False),
+        (torch.bfloat16, 1.2, 63, False),
+        (torch.float32, 1.2, 64, False),
+    ],
+)
+def test_twice_the_memory_is_taken_where_it_pays_and_there_is_room(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, times: float, room: int, wide: bool
+) -> None:
+    weight = torch.randn(64, 64).to(dtype)
+    monkeypatch.setattr(linear, "gain", lambda w, a, b: times if a is linear._wide else 0.0)
+    monkeypatch.setattr(linear, "free_memory", lambda device: room * weight.nbytes)
+    layer = linear.lay_out(weight)
+    assert isinstance(layer, PackedLinear) and layer.is_wide == wide
 
 
 class Doubled(nn.Linear):
