@@ -19,7 +19,7 @@ from models.native.panels import PanelLinear, fits
 from models.native.timing import gain
 
 ROWS = 64  #: the layout is chosen for steps of this size; it is as good for more, and for one
-WORTH_TWICE = 1.1  #: times as fast, for which a weight is kept at twice its size
+WORTH_TWICE = 1.05  #: times as fast, for which a weight is kept at twice its size
 ROOM = 64  #: such weights that have to fit into free memory then
 SMALLEST = 128 * 128  #: numbers of a weight below which calls cost more than they save
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2}  #: of the largest number
@@ -64,7 +64,7 @@ def lay_out(weight: torch.Tensor, bias: torch.Tensor | None = None, gated: bool 
     if fits(weight) and gain(weight, PanelLinear, PackedLinear) > 1:
         return PanelLinear(weight, bias, gated)
     is_wide = weight.dtype is torch.bfloat16 and ROOM * weight.nbytes <= free_memory(weight.device)
-    if is_wide and gain(weight, _wide, PackedLinear) > WORTH_TWICE:
+    if is_wide and gain(weight, _wide, PackedLinear, rehearsals=1) > WORTH_TWICE:
         return _wide(weight, bias)
     return PackedLinear(weight, bias)
 

@@ -20,16 +20,24 @@ STEPS: Final = range(57, 125, 9)
 LayOut = Callable[[torch.Tensor, None], nn.Module]
 
 
-def gain(weight: torch.Tensor, ours: LayOut, theirs: LayOut) -> float:
+def gain(weight: torch.Tensor, ours: LayOut, theirs: LayOut, rehearsals: int = 0) -> float:
     """Times as fast with such a weight; 0 where one of them is not made for it. Measured once for
-    a size."""
+    a size. `rehearsals`: passes that do not count, 1 where a new size costs both of them the same:
+    it hides all else."""
     columns, size = (min(side, LARGEST) for side in weight.shape)
-    return _gain(weight.dtype, columns, size, ours, theirs, library() is not None)
+    compiled = library() is not None
+    return _gain(weight.dtype, columns, size, ours, theirs, rehearsals, compiled)
 
 
 @cache
 def _gain(
-    dtype: torch.dtype, columns: int, size: int, ours: LayOut, theirs: LayOut, compiled: bool
+    dtype: torch.dtype,
+    columns: int,
+    size: int,
+    ours: LayOut,
+    theirs: LayOut,
+    rehearsals: int,
+    compiled: bool,
 ) -> float:
     """`compiled`: what was measured with our library says nothing without it."""
     weight = torch.zeros(columns, size, dtype=dtype)
@@ -38,7 +46,7 @@ def _gain(
     except (RuntimeError, AttributeError):
         return 0.0
     spent = [0.0, 0.0]
-    for _ in ("new sizes", "known sizes"):  # in a job there are some of both
+    for count in range(rehearsals + 2):  # new sizes first, then known ones: a job has both
         best = [float("inf")] * 2
         for rows in STEPS:
             x = torch.zeros(1, rows, size, dtype=dtype)
@@ -46,5 +54,6 @@ def _gain(
                 began = time.perf_counter()
                 layer(x)
                 best[n] = min(best[n], (time.perf_counter() - began) / rows)
-        spent = [total + seconds for total, seconds in zip(spent, best, strict=True)]
+        if count >= rehearsals:
+            spent = [total + seconds for total, seconds in zip(spent, best, strict=True)]
     return spent[1] / spent[0]

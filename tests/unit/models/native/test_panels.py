@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import time
 
 import pytest
 import torch
@@ -116,7 +117,8 @@ def test_a_weight_that_does_not_lie_in_panels_is_refused(
         PanelLinear(torch.zeros(shape), None)
     with pytest.raises(RuntimeError, match="panels"):
         PanelLinear(torch.zeros(32, 32, dtype=torch.float64), None)
-    monkeypatch.setattr(linear, "gain", lambda weight, ours, theirs: 2.0)  # of one like it
+    of_one_like_it = 2.0
+    monkeypatch.setattr(linear, "gain", lambda weight, ours, theirs, **more: of_one_like_it)
     assert isinstance(lay_out(torch.zeros(shape)), PackedLinear)
 
 
@@ -138,7 +140,7 @@ def test_the_faster_product_is_chosen(
     monkeypatch: pytest.MonkeyPatch, times: float, chosen: type
 ) -> None:
     monkeypatch.setattr(
-        linear, "gain", lambda weight, ours, theirs: times if ours is PanelLinear else 0.0
+        linear, "gain", lambda weight, ours, theirs, **more: times if ours is PanelLinear else 0.0
     )
     assert type(lay_out(torch.zeros(32, 32))) is chosen
 
@@ -147,3 +149,29 @@ def test_a_size_is_timed_once() -> None:
     weight = torch.zeros(64, 64)
     once = gain(weight, PanelLinear, PackedLinear)
     assert once == gain(torch.ones(64, 64), PanelLinear, PackedLinear) > 0
+
+
+@pytest.mark.parametrize("rehearsals, times", [(0, 1.1), (1, 2.0)])
+def test_a_rehearsal_hides_what_a_new_size_costs(
+    monkeypatch: pytest.MonkeyPatch, rehearsals: int, times: float
+) -> None:
+    """A new size takes nine seconds, a known one a second, or two."""
+    now = 0.0
+
+    class Timed(nn.Module):
+        def __init__(self, seconds: float) -> None:
+            super().__init__()
+            self.seconds, self.known = seconds, set[int]()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            nonlocal now
+            rows = x.shape[1]
+            now += rows * (self.seconds if rows in self.known else 9)
+            self.known.add(rows)
+            return x
+
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    measured = gain(
+        torch.zeros(96, 96), lambda w, b: Timed(1), lambda w, b: Timed(2), rehearsals=rehearsals
+    )
+    assert measured == pytest.approx(times)

@@ -47,7 +47,7 @@ def fastest(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     name = str(request.param)
     ours = {"onednn": None, "panels": PanelLinear, "float32": linear._wide}[name]
 
-    def times(weight: torch.Tensor, one: object, other: object) -> float:
+    def times(weight: torch.Tensor, one: object, other: object, rehearsals: int = 0) -> float:
         return 2.0 if one is ours and len(weight) % 32 == 0 else 0.0
 
     monkeypatch.setattr(linear, "gain", times)
@@ -121,7 +121,7 @@ def test_a_layer_in_bfloat16_can_compute_in_float32() -> None:
     "dtype, times, room, wide",
     [
         (torch.bfloat16, 1.2, 64, True),
-        (torch.bfloat16, 1.05, 64, False),
+        (torch.bfloat16, 1.04, 64, False),
         (torch.bfloat16, 1.2, 63, False),
         (torch.float32, 1.2, 64, False),
     ],
@@ -130,7 +130,9 @@ def test_twice_the_memory_is_taken_where_it_pays_and_there_is_room(
     monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, times: float, room: int, wide: bool
 ) -> None:
     weight = torch.randn(64, 64).to(dtype)
-    monkeypatch.setattr(linear, "gain", lambda w, a, b: times if a is linear._wide else 0.0)
+    monkeypatch.setattr(
+        linear, "gain", lambda w, a, b, rehearsals=0: times if a is linear._wide else 0.0
+    )
     monkeypatch.setattr(linear, "free_memory", lambda device: room * weight.nbytes)
     layer = linear.lay_out(weight)
     assert isinstance(layer, PackedLinear) and layer.is_wide == wide
