@@ -14,6 +14,7 @@ from models.packed.attention import Attend
 from models.packed.layout import Ints, Layout
 
 NOTE = "native_attention"
+BEHIND = "the layout reads behind the arena"
 
 
 class _Layout(ctypes.Structure):
@@ -33,7 +34,7 @@ class _Layout(ctypes.Structure):
     )
 
 
-class _Call(ctypes.Structure):
+class Call(ctypes.Structure):
     """`Call` of worker.h."""
 
     _fields_ = (
@@ -100,33 +101,51 @@ class NativeAttention:
                 query, keys, values, layout, scaling=scaling, window=window, softcap=softcap
             )
         _check(query, keys, values)
-        self._enlarge_pages(keys)
-        self._enlarge_pages(values)
-        heads, tokens, key_size = query.shape
-        positions, value_size = values.shape[1:]
-        plan = self._plan(layout, (heads, len(keys)))
         if query.stride(2) != 1:
             query = query.contiguous()
-        out = query.new_empty(tokens, heads, value_size)
-        call = _Call(
-            query.data_ptr(),
-            keys.data_ptr(),
-            values.data_ptr(),
-            out.data_ptr(),
-            *query.stride()[:2],
-            *keys.stride()[:2],
-            *values.stride()[:2],
-            positions,
-            key_size,
-            value_size,
-            query.dtype is torch.bfloat16,
-            window or 0,
-            scaling,
-            softcap or 0.0,
+        heads, tokens = query.shape[:2]
+        out = query.new_empty(tokens, heads, values.shape[2])
+        plan, call = self.prepare(
+            heads, keys, values, layout, scaling=scaling, window=window, softcap=softcap
         )
-        if self._library.penstock_attend(plan.handle, ctypes.byref(call)):
-            raise ValueError("the layout reads behind the arena")
+        call.query, call.out = query.data_ptr(), out.data_ptr()
+        call.query_head, call.query_token = query.stride()[:2]
+        if self._library.penstock_attend(plan, ctypes.byref(call)):
+            raise ValueError(BEHIND)
         return out
+
+    def prepare(
+        self,
+        heads: int,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        layout: Layout,
+        *,
+        scaling: float,
+        window: int | None = None,
+        softcap: float | None = None,
+    ) -> tuple[int, Call]:
+        """A step's plan, which lives as long as its layout, and a call of so many query heads
+        without its queries and what they see."""
+        self._enlarge_pages(keys)
+        self._enlarge_pages(values)
+        positions, value_size = values.shape[1:]
+        call = Call(
+            keys=keys.data_ptr(),
+            values=values.data_ptr(),
+            key_head=keys.stride(0),
+            key_position=keys.stride(1),
+            value_head=values.stride(0),
+            value_position=values.stride(1),
+            positions=positions,
+            key_size=keys.shape[2],
+            value_size=value_size,
+            bf16=keys.dtype is torch.bfloat16,
+            window=window or 0,
+            scaling=scaling,
+            softcap=softcap or 0.0,
+        )
+        return self._plan(layout, (heads, len(keys))).handle, call
 
     def _enlarge_pages(self, arena: torch.Tensor) -> None:
         """Of an arena that is seen for the first time; most of it has not been written yet."""

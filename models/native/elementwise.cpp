@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "rows.h"
+#include "tokens.h"
 
 namespace penstock {
 
@@ -62,16 +63,6 @@ static void rotary(const Heads* both, const T* cos, const T* sin, int64_t tokens
         rotate(from, to, cos + t * size, sin + t * size, size);
       }
 }
-
-// A step's tokens between their product and attention.
-struct Tokens {
-  void* both;  // [tokens, query_heads + 2 heads, size]: queries, keys, values
-  const void *cos, *sin;  // [tokens, size]
-  const int64_t* where;   // [tokens]
-  void *keys, *values;    // [heads, positions, size]
-  int64_t tokens, query_heads, heads, size, positions;
-  int64_t key_head, key_position, value_head, value_position;  // strides, in elements
-};
 
 // Queries turn where they are; keys and values go to their places.
 template <typename T>

@@ -21,6 +21,7 @@ from models.native.norm import NativeNorm
 from models.native.placing import NativePlacing
 from models.native.rotary import NAME as ROTARY
 from models.native.rotary import NativeRotary, Pair
+from models.native.whole import Parts, WholeLayer, whole
 from models.packed.model import HARMLESS, Running, running
 
 PARTS = frozenset({"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"})
@@ -51,7 +52,21 @@ class NativeLayer(nn.Module):
         self._is_last = attention.layer_idx == attention.config.num_hidden_layers - 1
         self._rotary = getattr(sys.modules[type(attention).__module__], ROTARY)
         plain = isinstance(self._rotary, NativeRotary) and self.q_norm is None
-        self._place = NativePlacing(library) if plain and self.head_dim % 32 == 0 else None
+        fits = plain and self.head_dim % 32 == 0
+        self._place = NativePlacing(library) if fits else None
+        self._whole = self._in_one(library) if fits else None
+
+    def _in_one(self, library: ctypes.CDLL) -> WholeLayer | None:
+        parts = Parts(
+            self.input_layernorm.norm,
+            self.qkv,
+            self.o_proj,
+            self.post_attention_layernorm.norm,
+            self.mlp.both,
+            self.mlp.down_proj,
+        )
+        scaling = self.head_dim**-0.5 if self.scaling is None else self.scaling
+        return whole(library, parts, scaling, self.sliding_window)
 
     def forward(
         self,
@@ -67,9 +82,14 @@ class NativeLayer(nn.Module):
         Raises ValueError for what packed steps do without."""
         if past_key_values is not None or position_embeddings is None:
             raise ValueError("a compiled layer keeps no cache, and needs rotary positions")
-        qkv = self.input_layernorm.then(self.qkv, hidden_states)
         step = running()
         keep = step.kept() if step is not None and self._is_last else None
+        if step is not None and self._whole is not None:
+            index: int = self.self_attn.layer_idx
+            done = self._whole(hidden_states, *position_embeddings, index, step, keep)
+            if done is not None:
+                return done
+        qkv = self.input_layernorm.then(self.qkv, hidden_states)
         seen = self._placed(qkv, position_embeddings, step, keep) if step is not None else None
         if seen is None:
             query, key, value = self._turned(qkv, position_embeddings)

@@ -24,6 +24,7 @@ _FUNCTIONS = {
     "penstock_large_pages": (None, (_POINTER, _LONG)),
     "penstock_write": (_INT, (_POINTER, _POINTER, _LONG, _LONG, _LONG, _INT, _INT)),
     "penstock_place": (_INT, (_POINTER, _INT, _INT)),
+    "penstock_layer": (_INT, (_POINTER, _POINTER, _INT, _INT)),
     "penstock_lay_out": (None, (_POINTER, _POINTER, _LONG, _LONG, _INT, _INT)),
     "penstock_linear": (None, (_POINTER, _INT, _INT)),
     "penstock_norm": (

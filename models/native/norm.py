@@ -50,8 +50,12 @@ class NativeNorm(nn.Module):
     def then(self, product: LaidOut, x: torch.Tensor) -> torch.Tensor:
         """The product of what it makes of x."""
         if isinstance(product, PanelLinear):
-            return product.normed(x, Norm(self.weight, self.variance_epsilon, self._offset))
+            return product.normed(x, self.norm)
         return product.forward(self.forward(x))
+
+    @property
+    def norm(self) -> Norm:
+        return Norm(self.weight, self.variance_epsilon, self._offset)
 
 
 @torch.inference_mode()

@@ -25,7 +25,7 @@ class Norm(NamedTuple):
     offset: float
 
 
-class _Product(ctypes.Structure):
+class Product(ctypes.Structure):
     """`Product` in linear.h."""
 
     _fields_ = (
@@ -71,13 +71,28 @@ class PanelLinear(nn.Module):
 
     def normed(self, x: torch.Tensor, norm: Norm) -> torch.Tensor:
         """Its product of a norm of x, rounded to the type of x before it is multiplied."""
-        if norm.weight.dtype is not self.dtype or norm.weight.shape != (self.in_features,):
-            raise RuntimeError(f"a norm of {norm.weight.dtype} {tuple(norm.weight.shape)}")
         return self._by(x, norm=norm)
 
     def plus(self, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
         """Its product and another tensor of that shape, summed before they are rounded."""
         return self._by(x, other.contiguous())
+
+    def product(self, norm: Norm | None = None) -> Product:
+        """All but x, another, y and rows; a norm as in `normed`."""
+        if norm and (
+            norm.weight.dtype is not self.dtype or norm.weight.shape != (self.in_features,)
+        ):
+            raise RuntimeError(f"a norm of {norm.weight.dtype} {tuple(norm.weight.shape)}")
+        return Product(
+            norm=None if norm is None else norm.weight.data_ptr(),
+            weights=self._panels.data_ptr(),
+            bias=None if self.bias is None else self.bias.data_ptr(),
+            columns=self._columns,
+            size=self.in_features,
+            gated=self.gated,
+            eps=0.0 if norm is None else norm.eps,
+            offset=0.0 if norm is None else norm.offset,
+        )
 
     def _by(
         self, x: torch.Tensor, other: torch.Tensor | None = None, norm: Norm | None = None
@@ -91,19 +106,9 @@ class PanelLinear(nn.Module):
         rows = x.numel() // self.in_features
         if not rows:
             return y
-        product = _Product(
-            x.data_ptr(),
-            None if norm is None else norm.weight.data_ptr(),
-            self._panels.data_ptr(),
-            None if self.bias is None else self.bias.data_ptr(),
-            None if other is None else other.data_ptr(),
-            y.data_ptr(),
-            rows,
-            self._columns,
-            self.in_features,
-            self.gated,
-            *((0.0, 0.0) if norm is None else norm[1:]),
-        )
+        product = self.product(norm)
+        product.x, product.y, product.rows = x.data_ptr(), y.data_ptr(), rows
+        product.other = None if other is None else other.data_ptr()
         self._multiply(ctypes.byref(product), self._half, torch.get_num_threads())
         return y
 

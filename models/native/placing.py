@@ -10,8 +10,8 @@ import torch
 from models.native.library import DTYPES
 
 
-class _Tokens(ctypes.Structure):
-    """`Tokens` of elementwise.cpp."""
+class Tokens(ctypes.Structure):
+    """`Tokens` of tokens.h."""
 
     _fields_ = (
         ("both", ctypes.c_void_p),
@@ -32,6 +32,9 @@ class _Tokens(ctypes.Structure):
     )
 
 
+OUTSIDE = "a token's place is outside of the arena"
+
+
 class NativePlacing:
     """Raises IndexError for a place outside of the arena; nothing is written then."""
 
@@ -50,52 +53,66 @@ class NativePlacing:
         """Queries [H, T, D] of `qkv` [1, T, (H + 2 H_kv) D], whose memory they keep; `cos` and
         `sin` [1, T, D], `keys` and `values` [H_kv, P, D], `where` [T]. None, and nothing was done,
         for what this was not made for."""
-        heads, positions, size = keys.shape
-        if not _fits(qkv, cos, sin, keys, values, where):
+        where_they_go = (cos, sin, keys, values, where)
+        if not (qkv.is_contiguous() and fits(qkv, *where_they_go)):
             return None
-        tokens = len(where)
-        query_heads = qkv.shape[2] // size - 2 * heads
-        step = _Tokens(
-            qkv.data_ptr(),
-            cos.data_ptr(),
-            sin.data_ptr(),
-            where.data_ptr(),
-            keys.data_ptr(),
-            values.data_ptr(),
-            tokens,
-            query_heads,
-            heads,
-            size,
-            positions,
-            *keys.stride()[:2],
-            *values.stride()[:2],
-        )
+        heads, _, size = keys.shape
+        tokens, query_heads = len(where), qkv.shape[2] // size - 2 * heads
+        step = tokens_of(query_heads, *where_they_go)
+        step.both = qkv.data_ptr()
         bf16 = qkv.dtype is torch.bfloat16
         if self._place(ctypes.byref(step), bf16, torch.get_num_threads()):
-            raise IndexError("a token's place is outside of the arena")
+            raise IndexError(OUTSIDE)
         return qkv.view(tokens, -1, size)[:, :query_heads].transpose(0, 1)
 
 
-def _fits(
-    qkv: torch.Tensor,
+def tokens_of(
+    query_heads: int,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    where: torch.Tensor,
+) -> Tokens:
+    """A step's tokens, without what they are made of."""
+    heads, positions, size = keys.shape
+    return Tokens(
+        None,
+        cos.data_ptr(),
+        sin.data_ptr(),
+        where.data_ptr(),
+        keys.data_ptr(),
+        values.data_ptr(),
+        len(where),
+        query_heads,
+        heads,
+        size,
+        positions,
+        *keys.stride()[:2],
+        *values.stride()[:2],
+    )
+
+
+def fits(
+    x: torch.Tensor,
     cos: torch.Tensor,
     sin: torch.Tensor,
     keys: torch.Tensor,
     values: torch.Tensor,
     where: torch.Tensor,
 ) -> bool:
-    size, dtype = keys.shape[2], qkv.dtype
+    """Whether it is made for them; x: [1, T, whatever]."""
+    size, dtype = keys.shape[2], x.dtype
     return (
-        qkv.device.type == "cpu"
+        x.device.type == "cpu"
         and dtype in DTYPES
         and dtype is cos.dtype is sin.dtype is keys.dtype is values.dtype
         and size % 32 == 0
         and cos.shape == sin.shape == (1, len(where), size)
-        and qkv.shape[:2] == cos.shape[:2]
+        and x.shape[:2] == cos.shape[:2]
         and values.shape == keys.shape
         and keys.stride(2) == values.stride(2) == 1
         and where.dtype is torch.int64
-        and qkv.is_contiguous()
         and cos.is_contiguous()
         and sin.is_contiguous()
         and where.is_contiguous()
