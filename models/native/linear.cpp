@@ -1,6 +1,6 @@
-// y = x w' (+ bias) (+ other), of a norm's x and through a gate where asked, in float32, whatever the type of the numbers: weights lie in panels of 32
-// columns, and are read once for up to 14 rows. Each number of y is summed in the same order, so that no
-// row's result depends on the rows beside it.
+// y = x w' (+ bias) (+ other), of a norm of x and through a gate where asked, in float32, whatever the type
+// of the numbers: weights lie in panels of 32 columns, and are read once for up to 14 rows. Each number of y
+// is summed in the same order, so that no row's result depends on the rows beside it.
 #include "linear.h"
 
 #include <algorithm>

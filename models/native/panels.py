@@ -79,12 +79,11 @@ class PanelLinear(nn.Module):
 
     def product(self, norm: Norm | None = None) -> Product:
         """All but x, another, y and rows; a norm as in `normed`."""
-        if norm and (
-            norm.weight.dtype is not self.dtype or norm.weight.shape != (self.in_features,)
-        ):
-            raise RuntimeError(f"a norm of {norm.weight.dtype} {tuple(norm.weight.shape)}")
+        weight = None if norm is None else norm.weight
+        if weight is not None and (weight.dtype, len(weight)) != (self.dtype, self.in_features):
+            raise RuntimeError(f"a norm of {weight.dtype} {tuple(weight.shape)}")
         return Product(
-            norm=None if norm is None else norm.weight.data_ptr(),
+            norm=None if weight is None else weight.data_ptr(),
             weights=self._panels.data_ptr(),
             bias=None if self.bias is None else self.bias.data_ptr(),
             columns=self._columns,
