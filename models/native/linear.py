@@ -19,6 +19,7 @@ from models.native.panels import PanelLinear, fits
 from models.native.timing import gain
 
 ROWS = 64  #: the layout is chosen for steps of this size; it is as good for more, and for one
+WORTH_PANELS = 0.9  #: times as fast: a decoder layer that has nothing else is one call
 WORTH_TWICE = 1.05  #: times as fast, for which a weight is kept at twice its size
 ROOM = 64  #: such weights that have to fit into free memory then
 SMALLEST = 128 * 128  #: numbers of a weight below which calls cost more than they save
@@ -61,10 +62,10 @@ LaidOut: TypeAlias = PackedLinear | PanelLinear
 def lay_out(weight: torch.Tensor, bias: torch.Tensor | None = None, gated: bool = False) -> LaidOut:
     """The fastest one on this CPU. `gated`: one in panels is to be so. Raises RuntimeError or
     AttributeError where this torch has no operators of oneDNN."""
-    if fits(weight) and gain(weight, PanelLinear, PackedLinear) > 1:
+    if fits(weight) and gain(weight, PanelLinear, PackedLinear) > WORTH_PANELS:
         return PanelLinear(weight, bias, gated)
     is_wide = weight.dtype is torch.bfloat16 and ROOM * weight.nbytes <= free_memory(weight.device)
-    if is_wide and gain(weight, _wide, PackedLinear, rehearsals=1) > WORTH_TWICE:
+    if is_wide and gain(weight, _wide, PackedLinear, new_sizes=False) > WORTH_TWICE:
         return _wide(weight, bias)
     return PackedLinear(weight, bias)
 

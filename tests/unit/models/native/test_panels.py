@@ -135,8 +135,8 @@ def test_what_it_is_not_made_for_is_refused() -> None:
             layer.normed(x, Norm(weight, 1e-6, 0.0))
 
 
-@pytest.mark.parametrize("times, chosen", [(0.9, PackedLinear), (1.1, PanelLinear)])
-def test_the_faster_product_is_chosen(
+@pytest.mark.parametrize("times, chosen", [(0.89, PackedLinear), (0.91, PanelLinear)])
+def test_a_product_in_panels_is_chosen_unless_it_is_slower(
     monkeypatch: pytest.MonkeyPatch, times: float, chosen: type
 ) -> None:
     monkeypatch.setattr(
@@ -151,27 +151,30 @@ def test_a_size_is_timed_once() -> None:
     assert once == gain(torch.ones(64, 64), PanelLinear, PackedLinear) > 0
 
 
-@pytest.mark.parametrize("rehearsals, times", [(0, 1.1), (1, 2.0)])
-def test_a_rehearsal_hides_what_a_new_size_costs(
-    monkeypatch: pytest.MonkeyPatch, rehearsals: int, times: float
+@pytest.mark.parametrize("new_sizes, times", [(True, 1.1), (False, 2.0)])
+def test_what_a_new_size_costs_can_be_left_out(
+    monkeypatch: pytest.MonkeyPatch, new_sizes: bool, times: float
 ) -> None:
-    """A new size takes nine seconds, a known one a second, or two."""
+    """A new size takes nine seconds a row, a known one a second, or two; when somebody else takes
+    the CPU, longer."""
     now = 0.0
 
     class Timed(nn.Module):
         def __init__(self, seconds: float) -> None:
             super().__init__()
-            self.seconds, self.known = seconds, set[int]()
+            self.seconds, self.known, self.calls = seconds, set[int](), 0
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             nonlocal now
             rows = x.shape[1]
-            now += rows * (self.seconds if rows in self.known else 9)
+            seconds = self.seconds if rows in self.known else 9
+            self.calls += 1
+            now += rows * (seconds * (5 if 8 < self.calls < 30 else 1))
             self.known.add(rows)
             return x
 
     monkeypatch.setattr(time, "perf_counter", lambda: now)
     measured = gain(
-        torch.zeros(96, 96), lambda w, b: Timed(1), lambda w, b: Timed(2), rehearsals=rehearsals
+        torch.zeros(96, 96), lambda w, b: Timed(1), lambda w, b: Timed(2), new_sizes=new_sizes
     )
     assert measured == pytest.approx(times)

@@ -47,7 +47,7 @@ def fastest(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     name = str(request.param)
     ours = {"onednn": None, "panels": PanelLinear, "float32": linear._wide}[name]
 
-    def times(weight: torch.Tensor, one: object, other: object, rehearsals: int = 0) -> float:
+    def times(weight: torch.Tensor, one: object, other: object, new_sizes: bool = True) -> float:
         return 2.0 if one is ours and len(weight) % 32 == 0 else 0.0
 
     monkeypatch.setattr(linear, "gain", times)
@@ -131,7 +131,7 @@ def test_twice_the_memory_is_taken_where_it_pays_and_there_is_room(
 ) -> None:
     weight = torch.randn(64, 64).to(dtype)
     monkeypatch.setattr(
-        linear, "gain", lambda w, a, b, rehearsals=0: times if a is linear._wide else 0.0
+        linear, "gain", lambda w, a, b, new_sizes=True: times if a is linear._wide else 0.0
     )
     monkeypatch.setattr(linear, "free_memory", lambda device: room * weight.nbytes)
     layer = linear.lay_out(weight)
