@@ -19,7 +19,7 @@ from models.native.panels import PanelLinear, fits
 from models.native.timing import gain
 
 ROWS = 64  #: the layout is chosen for steps of this size; it is as good for more, and for one
-WORTH_PANELS = 0.9  #: times as fast: a decoder layer that has nothing else is one call
+WORTH_PANELS = 0.95  #: times as fast: a decoder layer that has nothing else is one call
 WORTH_TWICE = 1.05  #: times as fast, for which a weight is kept at twice its size
 ROOM = 64  #: such weights that have to fit into free memory then
 SMALLEST = 128 * 128  #: numbers of a weight below which calls cost more than they save

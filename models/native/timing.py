@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Final
 
@@ -48,12 +49,24 @@ def _gain(
         layers = ours(weight, None), theirs(weight, None)
     except (RuntimeError, AttributeError):
         return 0.0
-    new = _pass(layers, size, dtype)
-    known = [_pass(layers, size, dtype) for _ in range(AGAIN)]
+    with _one_thread():
+        new = _pass(layers, size, dtype)
+        known = [_pass(layers, size, dtype) for _ in range(AGAIN)]
     our, their = (
         min(one[n] for one in known) + (new[n] if new_sizes else 0.0) for n in range(len(layers))
     )
     return their / our
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Where others use the CPU, threads that wait for each other measure those."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _pass(layers: tuple[nn.Module, nn.Module], size: int, dtype: torch.dtype) -> list[float]:
