@@ -5,12 +5,6 @@
 #include "tokens.h"
 #include "worker.h"
 
-extern "C" {  // its parts
-void penstock_linear(const penstock::Product*, int bf16, int threads);
-int penstock_place(const penstock::Tokens*, int bf16, int threads);
-int penstock_attend(const void* plan, const penstock::Call*);
-}
-
 namespace penstock {
 
 // What does not change. Each without x, other, y and rows.

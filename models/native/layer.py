@@ -38,7 +38,7 @@ class NativeLayer(nn.Module):
         super().__init__()
         attention = layer.self_attn
         self.head_dim: int = attention.head_dim
-        self.scaling: float | None = told.get("scaling")
+        self.scaling: float = told.get("scaling", self.head_dim**-0.5)
         self.sliding_window: int | None = told.get("sliding_window")
         self.input_layernorm: NativeNorm = layer.input_layernorm
         self.post_attention_layernorm: NativeNorm = layer.post_attention_layernorm
@@ -65,8 +65,7 @@ class NativeLayer(nn.Module):
             self.mlp.both,
             self.mlp.down_proj,
         )
-        scaling = self.head_dim**-0.5 if self.scaling is None else self.scaling
-        return whole(library, parts, scaling, self.sliding_window)
+        return whole(library, parts, self.scaling, self.sliding_window)
 
     def forward(
         self,

@@ -108,3 +108,5 @@ INLINE void block_of(const Product& product, int64_t panel, int64_t row, int64_t
 }
 
 }  // namespace penstock
+
+extern "C" void penstock_linear(const penstock::Product* product, int bf16, int threads);

@@ -15,3 +15,5 @@ struct Tokens {
 };
 
 }  // namespace penstock
+
+extern "C" int penstock_place(const penstock::Tokens* step, int bf16, int threads);

@@ -94,11 +94,14 @@ class WholeLayer:
         keys, values, where = step.store.keys[index], step.store.values[index], step.layout.write
         arena = (cos, sin, keys, values, where)
         attend, size = step.attend, keys.shape[2]
+        qkv, seeing = self._parts.qkv, self._parts.out.in_features
         if not (isinstance(attend, NativeAttention) and fits(x, *arena)):
             return None
-        heads, joined = self._parts.out.in_features // size, len(keys) * 2 * size
-        if self._parts.qkv.out_features != self._parts.out.in_features + joined:
+        if (x.dtype, x.shape[2]) != (qkv.dtype, qkv.in_features):
             return None
+        if qkv.out_features != seeing + 2 * len(keys) * size:
+            return None
+        heads = seeing // size
         layout = step.layout if keep is None else step.layout.kept()
         plan, call = attend.prepare(
             heads, keys, values, layout, scaling=self._scaling, window=self._window

@@ -316,3 +316,5 @@ class Worker {
 };
 
 }  // namespace penstock
+
+extern "C" int penstock_attend(const void* plan, const penstock::Call* call);

@@ -17,16 +17,7 @@ from transformers.models.qwen3 import Qwen3Config
 
 from models.native import feed_forward, layer, norm
 from models.native.layer import NativeLayer
-
-SIZES: dict[str, Any] = {
-    "hidden_size": 256,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "intermediate_size": 512,
-    "vocab_size": 300,
-    "pad_token_id": 0,
-}
+from tests.unit.models.native.sizes import SIZES
 
 
 def build(config: Any, library: ctypes.CDLL) -> Any:

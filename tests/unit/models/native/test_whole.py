@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,17 +20,9 @@ from models.packed.attention import Attend
 from models.packed.layout import Layout
 from models.packed.model import PackedModel, Running
 from models.packed.store import Store
+from tests.unit.models.native.sizes import SIZES
 from tests.unit.models.packed.layouts import ARENA, steps
 
-SIZES: dict[str, Any] = {
-    "hidden_size": 256,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "intermediate_size": 512,
-    "vocab_size": 300,
-    "pad_token_id": 0,
-}
 CONFIGS = {
     "llama": LlamaConfig(**SIZES),
     "with biases": LlamaConfig(**SIZES, attention_bias=True, mlp_bias=True),
@@ -140,6 +133,20 @@ def test_an_arena_of_another_shape_is_left_to_the_parts(heads: int, size: int) -
     step = Running(layout, Store(shapes, ARENA, layout.keep.device), packed._attend)
     cos = sin = torch.zeros(1, 4, size)
     assert layers(packed)[0]._whole(torch.zeros(1, 4, 256), cos, sin, 0, step, None) is None
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("hidden, dtype", [(128, torch.float32), (256, torch.bfloat16)])
+def test_what_its_products_are_not_made_for_is_left_to_the_parts(
+    hidden: int, dtype: torch.dtype
+) -> None:
+    packed = build(CONFIGS["llama"])
+    shapes = [replace(shape, dtype=dtype) for shape in packed.layers]
+    layout = Layout.plain([5, 6, 7, 8], torch.device("cpu"))
+    step = Running(layout, Store(shapes, ARENA, layout.keep.device), packed._attend)
+    cos = sin = torch.zeros(1, 4, 64, dtype=dtype)
+    x = torch.zeros(1, 4, hidden, dtype=dtype)
+    assert layers(packed)[0]._whole(x, cos, sin, 0, step, None) is None
 
 
 def test_a_layer_with_a_product_elsewhere_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
