@@ -1,6 +1,7 @@
 """Linear layers whose weights were laid out beforehand, by oneDNN or in panels of our own. oneDNN's
 are in float32 twice as fast as what torch runs by default where MKL keeps to AVX2; in bfloat16 they
-save the layout at each call.
+save the layout at each call. Where MKL is as fast, it is better: a new number of rows costs it
+nothing.
 
 oneDNN's operators are those that torch's own compiler calls; they are private, so all is checked.
 """
@@ -20,6 +21,8 @@ from models.native.timing import gain
 
 ROWS = 64  #: the layout is chosen for steps of this size; it is as good for more, and for one
 WORTH_PANELS = 0.95  #: times as fast: a decoder layer that has nothing else is one call
+#: Times as fast with numbers of rows that oneDNN knows: a new one costs it several products.
+WORTH_BLAS = 0.85
 WORTH_TWICE = 1.05  #: times as fast, for which a weight is kept at twice its size
 ROOM = 64  #: such weights that have to fit into free memory then
 SMALLEST = 128 * 128  #: numbers of a weight below which calls cost more than they save
@@ -56,22 +59,54 @@ class PackedLinear(nn.Module):
         return out.to(x.dtype)
 
 
-LaidOut: TypeAlias = PackedLinear | PanelLinear
+class BlasLinear(nn.Module):
+    """A linear layer in float32 by the BLAS that torch was built with: MKL, as a rule."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        super().__init__()
+        self.out_features, self.in_features = weight.shape
+        self.is_wide = weight.dtype is not torch.float32
+        self.bias = None if bias is None else bias.float()
+        self._weight = weight.detach().float()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(x.float(), self._weight, self.bias).to(x.dtype)
+
+    def plus(self, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        """See `PackedLinear`."""
+        out = nn.functional.linear(x.float(), self._weight, self.bias)
+        return out.add_(other).to(x.dtype)
+
+
+TorchLinear: TypeAlias = PackedLinear | BlasLinear
+LaidOut: TypeAlias = TorchLinear | PanelLinear
 
 
 def lay_out(weight: torch.Tensor, bias: torch.Tensor | None = None, gated: bool = False) -> LaidOut:
     """The fastest one on this CPU. `gated`: one in panels is to be so. Raises RuntimeError or
     AttributeError where this torch has no operators of oneDNN."""
-    if fits(weight) and gain(weight, PanelLinear, PackedLinear) > WORTH_PANELS:
+    theirs = _fastest_of_torch(weight)
+    if fits(weight) and gain(weight, PanelLinear, theirs) > WORTH_PANELS:
         return PanelLinear(weight, bias, gated)
-    is_wide = weight.dtype is torch.bfloat16 and ROOM * weight.nbytes <= free_memory(weight.device)
-    if is_wide and gain(weight, _wide, PackedLinear, new_sizes=False) > WORTH_TWICE:
-        return _wide(weight, bias)
-    return PackedLinear(weight, bias)
+    return theirs(weight, bias)
+
+
+def _fastest_of_torch(
+    weight: torch.Tensor,
+) -> Callable[[torch.Tensor, torch.Tensor | None], TorchLinear]:
+    """A weight in bfloat16 is kept in float32 only while there is room for that."""
+    has_blas = gain(weight, BlasLinear, _wide, new_sizes=False) > WORTH_BLAS
+    wide = BlasLinear if has_blas else _wide
+    if weight.dtype is torch.float32:
+        return wide
+    has_room = ROOM * weight.nbytes <= free_memory(weight.device)
+    if has_room and gain(weight, wide, PackedLinear, new_sizes=False) > WORTH_TWICE:
+        return wide
+    return PackedLinear
 
 
 def _wide(weight: torch.Tensor, bias: torch.Tensor | None) -> PackedLinear:
-    """Twice as large, and faster where the CPU is slow in bfloat16."""
+    """In bfloat16 twice as large, and faster where the CPU is slow in it."""
     return PackedLinear(weight, bias, torch.float32)
 
 
@@ -126,13 +161,14 @@ def prepack(model: nn.Module) -> list[str]:
 
 
 def pack(linear: nn.Linear) -> LaidOut | None:
-    """None where the operators are missing or say something else."""
+    """None where the operators are missing or say something else, or nothing is faster."""
     try:
         packed = lay_out(linear.weight, linear.bias)
         right = same(packed, linear, linear.in_features, linear.weight.dtype)
     except (RuntimeError, AttributeError):
         return None
-    return packed if right else None
+    is_as_before = isinstance(packed, BlasLinear) and not packed.is_wide
+    return packed if right and not is_as_before else None
 
 
 def _fits(linear: nn.Linear, embedded: set[int]) -> bool:

@@ -7,7 +7,7 @@ from torch import nn
 
 from models.native import feed_forward, layer, norm, rotary
 from models.native.library import library
-from models.native.linear import PackedLinear, prepack
+from models.native.linear import TorchLinear, prepack
 from models.native.panels import PanelLinear
 
 
@@ -26,7 +26,7 @@ def apply(model: nn.Module) -> list[str]:
 def _chosen(model: nn.Module) -> list[str]:
     """Which products were chosen, where those are not oneDNN's in the weights' type."""
     ours = sum(isinstance(one, PanelLinear) for one in model.modules())
-    wide = sum(isinstance(one, PackedLinear) and one.is_wide for one in model.modules())
+    wide = sum(isinstance(one, TorchLinear) and one.is_wide for one in model.modules())
     told = []
     if ours:
         told.append(f"{ours} of their products are faster here in panels of ours")

@@ -70,8 +70,9 @@ class PackedModel:
         self.device = torch.device(model.device)
         AttentionInterface.register(NAME, _attention)
         model.set_attn_implementation(NAME)
-        self.layers = self._layers()
-        self._head = self._sound_head()
+        with torch.inference_mode():
+            self.layers = self._layers()
+            self._head = self._sound_head()
 
     def _layers(self) -> list[LayerShape]:
         """The shape of every attention layer, as a forward of two tokens shows it. Raises

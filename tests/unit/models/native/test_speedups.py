@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from transformers.models.llama import LlamaConfig, modeling_llama
 from transformers.models.qwen3 import Qwen3Config
 
 from models.native import feed_forward, linear, norm, rotary, speedups
-from models.native.linear import LaidOut, PackedLinear, prepack
+from models.native.linear import BlasLinear, LaidOut, PackedLinear, TorchLinear, prepack
 from models.native.panels import PanelLinear
 
 SIZES: dict[str, Any] = {
@@ -54,6 +55,12 @@ def fastest(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     return name
 
 
+@pytest.fixture
+def onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the fastest one."""
+    monkeypatch.setattr(linear, "gain", lambda weight, one, other, new_sizes=True: 0.0)
+
+
 @pytest.mark.parametrize("dtype", list(FAR))
 @pytest.mark.parametrize("family", list(FAMILIES))
 def test_a_model_says_the_same_with_faster_layers(
@@ -78,6 +85,7 @@ def test_applying_twice_changes_nothing_more(native: ctypes.CDLL) -> None:
     assert speedups.apply(model) == ["rotary positions compiled", *told]
 
 
+@pytest.mark.usefixtures("onednn")
 def test_packed_layers_do_not_keep_the_weights_twice(native: ctypes.CDLL) -> None:
     model = build("llama", torch.float32)
     speedups.apply(model)
@@ -85,6 +93,7 @@ def test_packed_layers_do_not_keep_the_weights_twice(native: ctypes.CDLL) -> Non
     assert not {name for name in kept if name.endswith(("proj", "head"))}
 
 
+@pytest.mark.usefixtures("onednn")
 def test_the_embedding_of_a_tied_head_stays() -> None:
     model = build("tied", torch.float32)
     weight = model.model.embed_tokens.weight.clone()
@@ -93,6 +102,7 @@ def test_the_embedding_of_a_tied_head_stays() -> None:
     assert torch.equal(model.model.embed_tokens.weight, weight)
 
 
+@pytest.mark.usefixtures("onednn")
 @pytest.mark.parametrize("dtype", list(FAR))
 @pytest.mark.parametrize("rows", [1, 2, 16, 65, 300])
 @pytest.mark.parametrize("bias", [False, True])
@@ -106,11 +116,12 @@ def test_a_packed_layer_equals_the_plain_one(dtype: torch.dtype, rows: int, bias
         assert (plain(x) - expected).abs().max() < FAR[dtype]
 
 
-def test_a_layer_in_bfloat16_can_compute_in_float32() -> None:
+@pytest.mark.parametrize("kind", [linear._wide, BlasLinear])
+def test_a_layer_in_bfloat16_can_compute_in_float32(kind: Callable[..., TorchLinear]) -> None:
     torch.manual_seed(0)
     weight, bias = torch.randn(96, 200).bfloat16(), torch.randn(96).bfloat16()
     x, other = torch.randn(1, 33, 200).bfloat16(), torch.randn(1, 33, 96).bfloat16()
-    layer = PackedLinear(weight, bias, torch.float32)
+    layer = kind(weight, bias)
     exact = x.double() @ weight.double().T + bias.double()
     for said, meant in ((layer(x), exact), (layer.plus(x, other), exact + other.double())):
         assert said.dtype is torch.bfloat16 and layer.is_wide
@@ -136,6 +147,25 @@ def test_twice_the_memory_is_taken_where_it_pays_and_there_is_room(
     monkeypatch.setattr(linear, "free_memory", lambda device: room * weight.nbytes)
     layer = linear.lay_out(weight)
     assert isinstance(layer, PackedLinear) and layer.is_wide == wide
+
+
+@pytest.mark.parametrize("times, blas", [(0.9, True), (0.8, False)])
+@pytest.mark.parametrize("dtype", list(FAR))
+def test_blas_is_taken_where_it_is_about_as_fast(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, times: float, blas: bool
+) -> None:
+    beside = {
+        (BlasLinear, linear._wide): times,
+        (BlasLinear, PackedLinear): 2.0,
+        (linear._wide, PackedLinear): 2.0,
+    }
+    monkeypatch.setattr(linear, "gain", lambda w, a, b, new_sizes=True: beside.get((a, b), 0.0))
+    model = nn.Sequential(nn.Linear(256, 256).to(dtype))
+    assert isinstance(linear.lay_out(torch.zeros(256, 256, dtype=dtype)), BlasLinear) == blas
+    done = prepack(model)
+    # In float32 that is what it was before.
+    assert bool(done) == (not blas or dtype is torch.bfloat16)
+    assert isinstance(model[0], BlasLinear) == (blas and dtype is torch.bfloat16)
 
 
 class Doubled(nn.Linear):
