@@ -1,6 +1,7 @@
-"""Attention over the arena in plain torch, on any device: decode rows in groups of like length,
-prompts block by block. A beginning that rows share is attended to in one product for all of them,
-and merged with each row's own part by log-sum-exp (FlashAttention's rule, arXiv:2205.14135)."""
+"""Attention over the arena in plain torch, on any device: short decode rows in groups of like
+length, long ones and prompts where they lie. A beginning that rows share is attended to in one
+product for all of them, and merged with each row's own part by log-sum-exp (FlashAttention's rule,
+arXiv:2205.14135)."""
 
 from __future__ import annotations
 
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 from models.packed.layout import Ints, Layout
 
 GROUPS = 4  #: of decode rows, at most
+#: Bytes of a row's keys from which, on a CPU, it costs more to gather them than a call of its own.
+APART = 80 * 1024
 NOTE = "torch_attention"
 
 Part = tuple[torch.Tensor, torch.Tensor]  #: output [n, H, q, D_v] and log-sum-exp [n, H, q]
@@ -27,7 +30,8 @@ class _Group:
     rows: int
     keys: torch.Tensor | slice  # positions of the arena, [n, L], or those of one row
     hidden: NDArray[np.bool_]  # [n, q, L]
-    behind: Ints  # [n, q, L]: how far the key stands behind the token
+    places: Ints  # [n, q], of the tokens
+    key_places: Ints  # [n, L]
     masks: dict[int | None, torch.Tensor | None] = field(default_factory=dict)
     indices: dict[tuple[int, int], torch.Tensor] = field(default_factory=dict)
 
@@ -46,8 +50,10 @@ class _Group:
     def mask(self, window: int | None, like: torch.Tensor) -> torch.Tensor | None:
         """Additive [n, 1, q, L]; None where nothing is hidden. Made once a step and window."""
         if window not in self.masks:
-            hidden = self.hidden if window is None else self.hidden | (self.behind >= window)
-            made = None
+            hidden, made = self.hidden, None
+            if window is not None:
+                behind = self.places[:, :, None] - self.key_places[:, None]
+                hidden = hidden | (behind >= window)
             if hidden.any():
                 made = torch.zeros(hidden.shape, dtype=like.dtype)
                 made.masked_fill_(torch.from_numpy(hidden), -torch.inf)
@@ -67,8 +73,19 @@ class _Shared:
 
 
 @dataclass(slots=True)
+class _Apart:
+    """Decode rows of one token each that are long enough for a call of their own."""
+
+    tokens: torch.Tensor  # [n]
+    ends: list[int]  # of their keys in the arena
+    visible: list[int]
+
+
+@dataclass(slots=True)
 class _Plan:
+    plain: bool  # whether no beginning is shared and no score is capped
     groups: list[_Group]
+    apart: _Apart | None
     shared: list[_Shared]
 
 
@@ -84,12 +101,14 @@ def attend(
 ) -> torch.Tensor:
     """See `models.packed.attention.Attend`."""
     plan = layout.notes.get(NOTE)
-    if not isinstance(plan, _Plan):
-        plan = layout.notes[NOTE] = _plan(layout, query.device)
+    plain = softcap is None and not layout.prefix_length.any()
+    if not isinstance(plan, _Plan) or plan.plain != plain:
+        plan = layout.notes[NOTE] = _plan(layout, keys, plain)
     heads, size = query.shape[0], query.shape[1]
     out = query.new_empty(size, heads, values.shape[-1])
-    simple = not plan.shared and softcap is None
-    sums = None if simple else query.new_empty(size, heads, dtype=torch.float32)
+    sums = None if plain else query.new_empty(size, heads, dtype=torch.float32)
+    if plan.apart is not None:
+        out[plan.apart.tokens] = _rows_apart(query, keys, values, plan.apart, scaling, window)
     for group in plan.groups:
         q = _rows(query, group.tokens, group.rows)  # [n, H, q, D]
         k, v = group.of(keys), group.of(values)  # [n, H_kv, L, D]
@@ -124,6 +143,27 @@ def _plain(
         q, k, v, attn_mask=mask, scale=scaling, enable_gqa=not folded
     )
     return part.reshape(n, heads, 1, -1) if folded else part
+
+
+def _rows_apart(
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    apart: _Apart,
+    scaling: float,
+    window: int | None,
+) -> torch.Tensor:
+    """[n, H, D_v]: nothing is copied, masked or padded, and a window reads no more than itself."""
+    taken = query.transpose(0, 1).index_select(0, apart.tokens)  # [n, H, D]
+    n, heads, size = taken.shape
+    queries = taken.view(n, 1, len(keys), heads // len(keys), size).unbind(0)
+    keys, values = keys[None], values[None]
+    parts = []
+    for q, end, visible in zip(queries, apart.ends, apart.visible, strict=True):
+        length = visible if window is None else min(visible, window)
+        k, v = (arena.narrow(2, end - length, length) for arena in (keys, values))
+        parts.append(torch.nn.functional.scaled_dot_product_attention(q, k, v, scale=scaling))
+    return torch.cat(parts).view(n, heads, -1)
 
 
 def _softmax_part(
@@ -185,16 +225,31 @@ def _merge_shared(
 # ---- once a step ------------------------------------------------------------------------------
 
 
-def _plan(layout: Layout, device: torch.device) -> _Plan:
+def _plan(layout: Layout, keys: torch.Tensor, plain: bool) -> _Plan:
+    device = keys.device
     sizes = np.diff(layout.blocks)
     single = layout.blocks[:-1][sizes == 1]
-    groups = [_group(layout, rows[:, None], device) for rows in _alike(layout, single)]
-    for start, stop in zip(layout.blocks[:-1], layout.blocks[1:], strict=True):
-        if stop - start > 1:
-            groups.append(_group(layout, np.arange(start, stop)[None], device))
+    long = np.zeros(len(single), dtype=np.bool_)
+    if plain and device.type == "cpu":
+        extras = np.diff(layout.extra_start)[single]
+        long = (layout.visible[single] >= APART / keys[:, 0].nbytes) & (extras == 0)
+    groups = [_group(layout, rows[:, None], device) for rows in _alike(layout, single[~long])]
+    for block in np.flatnonzero(sizes > 1):
+        tokens = np.arange(layout.blocks[block], layout.blocks[block + 1])
+        groups.append(_group(layout, tokens[None], device))
     padded = sum(group.hidden.size for group in groups if group.hidden.shape[1] == 1)
+    padded += int(layout.visible[single[long]].sum())
     layout.notes["keys_read"] = padded + int(layout.prefix_length[single].sum())
-    return _Plan(groups, _shared(layout, device))
+    apart = _apart(layout, single[long]) if long.any() else None
+    return _Plan(plain, groups, apart, _shared(layout, device))
+
+
+def _apart(layout: Layout, tokens: Ints) -> _Apart:
+    return _Apart(
+        tokens=torch.from_numpy(tokens.astype(np.int64)),
+        ends=(layout.own_start[tokens] + layout.visible[tokens]).tolist(),
+        visible=layout.visible[tokens].tolist(),
+    )
 
 
 def _alike(layout: Layout, tokens: Ints) -> list[Ints]:
@@ -225,18 +280,17 @@ def _best_cut(lengths: Ints, offset: int) -> tuple[int, int]:
 def _group(layout: Layout, tokens: NDArray[np.integer], device: torch.device) -> _Group:
     """`tokens` [n, q]: n rows of q tokens each."""
     last = tokens[:, -1]
-    visible = layout.visible[last].astype(np.int64)
+    visible = layout.visible[last]
     extras = [layout.extra[layout.extra_start[row[0]] : layout.extra_start[row[-1] + 1]]
               for row in tokens] if layout.has_extra else []  # fmt: skip
     most = max((len(np.unique(extra)) for extra in extras), default=0)
     width = int(visible.max()) + most
-    columns = np.arange(width)
+    columns = np.arange(width, dtype=np.int32)
     where = layout.own_start[last][:, None] + np.minimum(columns, visible[:, None] - 1)  # [n, L]
     hidden = columns >= layout.visible[tokens][..., None]  # [n, q, L]
-    places = layout.places[tokens][..., None]
-    behind = places - (layout.prefix_length[tokens][..., None] + columns)
+    key_places = layout.prefix_length[last][:, None] + columns
     for index, extra in enumerate(extras):
-        _add_extras(layout, tokens[index], extra, where[index], hidden[index], behind[index])
+        _add_extras(layout, tokens[index], extra, where[index], hidden[index], key_places[index])
     one = len(tokens) == 1 and not most
     start, begin = int(layout.own_start[last[0]]), int(tokens[0, 0])
     return _Group(
@@ -248,7 +302,8 @@ def _group(layout: Layout, tokens: NDArray[np.integer], device: torch.device) ->
         if one
         else torch.from_numpy(where.astype(np.int64)).to(device),
         hidden=hidden,
-        behind=behind,
+        places=layout.places[tokens],
+        key_places=key_places,
     )
 
 
@@ -258,18 +313,17 @@ def _add_extras(
     extra: Ints,
     where: NDArray[np.integer],
     hidden: NDArray[np.bool_],
-    behind: NDArray[np.integer],
+    key_places: NDArray[np.integer],
 ) -> None:
     """Columns behind a row's visible keys for the single positions that its tokens see."""
     place = {int(layout.write[token]): int(layout.places[token]) for token in tokens}
     column = {int(at): int(layout.visible[tokens[0]]) + i for i, at in enumerate(np.unique(extra))}
     for at, index in column.items():
-        where[index] = at
+        where[index], key_places[index] = at, place.get(at, 0)
     for row, token in enumerate(tokens):
         hidden[row, int(layout.visible[token]) :] = True
         for at in layout.extra[layout.extra_start[token] : layout.extra_start[token + 1]]:
             hidden[row, column[int(at)]] = False
-            behind[row, column[int(at)]] = layout.places[token] - place.get(int(at), 0)
 
 
 def _shared(layout: Layout, device: torch.device) -> list[_Shared]:

@@ -27,12 +27,12 @@ class Block:
 @dataclass
 class _Arrays:
     blocks: list[int] = field(default_factory=lambda: [0])
-    rows: list[tuple[int, int, int, int, int]] = field(default_factory=list)
+    rows: list[tuple[int, int, int, int, int, int]] = field(default_factory=list)
     extra: list[int] = field(default_factory=list)
     extra_start: list[int] = field(default_factory=lambda: [0])
 
-    def add(self, prefix: tuple[int, int], own: int, visible: int, place: int) -> None:
-        self.rows.append((*prefix, own, visible, place))
+    def add(self, prefix: tuple[int, int], own: int, visible: int, place: int, write: int) -> None:
+        self.rows.append((*prefix, own, visible, place, write))
         self.extra_start.append(len(self.extra))
 
 
@@ -46,22 +46,23 @@ def lay_out(blocks: list[Block], prefixes: list[int]) -> tuple[Layout, int]:
             shared = (int(starts[block.prefix]), prefixes[block.prefix])
         end = block.known + block.tokens
         for count in range(block.known + 1, end + 1):
-            arrays.add(shared, at, count, shared[1] + count - 1)
+            arrays.add(shared, at, count, shared[1] + count - 1, at + count - 1)
         arrays.blocks.append(len(arrays.rows))
         if block.scored:
             for path in TREE:
                 arrays.extra += [at + end + node for node in path]
-                arrays.add(shared, at, end, shared[1] + end + len(path) - 1)
+                place = shared[1] + end + len(path) - 1
+                arrays.add(shared, at, end, place, at + end + path[-1])
             arrays.blocks.append(len(arrays.rows))
         at += end + len(TREE)
-    prefix_start, prefix_length, own_start, visible, places = (
+    prefix_start, prefix_length, own_start, visible, places, write = (
         np.array(column, dtype=np.int32) for column in zip(*arrays.rows, strict=True)
     )
     unused = torch.zeros(len(places), dtype=torch.int64)
     layout = Layout(
         tokens=unused,
         positions=torch.from_numpy(places.astype(np.int64)),
-        write=unused,
+        write=torch.from_numpy(write.astype(np.int64)),
         keep=unused,
         blocks=np.array(arrays.blocks, dtype=np.int32),
         prefix_start=prefix_start,
