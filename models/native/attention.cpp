@@ -1,7 +1,5 @@
 // Attention of packed tokens over the arena: what Python calls. Tokens that share a beginning read it
 // together; what they have from it is where their own task goes on.
-#include <sys/mman.h>
-
 #include "worker.h"
 
 namespace penstock {
@@ -34,14 +32,6 @@ void* penstock_plan(const penstock::Layout* layout, int heads, int group, int th
 }
 
 void penstock_free_plan(void* plan) { delete static_cast<penstock::Plan*>(plan); }
-
-// An arena is read at places far apart: pages of 2 MiB spare the CPU half of the look-ups.
-void penstock_large_pages(void* memory, int64_t bytes) {
-  constexpr uintptr_t PAGE = 4096;
-  const uintptr_t begin = (reinterpret_cast<uintptr_t>(memory) + PAGE - 1) / PAGE * PAGE;
-  const uintptr_t end = (reinterpret_cast<uintptr_t>(memory) + bytes) / PAGE * PAGE;
-  if (end > begin) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
-}
 
 // Not 0: the layout reads behind the arena.
 int penstock_attend(const void* plan, const penstock::Call* call) {

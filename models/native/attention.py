@@ -82,7 +82,6 @@ class NativeAttention:
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
-        self._arenas: set[int] = set()  # addresses
 
     def __call__(
         self,
@@ -127,8 +126,6 @@ class NativeAttention:
     ) -> tuple[int, Call]:
         """A step's plan, which lives as long as its layout, and a call of so many query heads
         without its queries and what they see."""
-        self._enlarge_pages(keys)
-        self._enlarge_pages(values)
         positions, value_size = values.shape[1:]
         call = Call(
             keys=keys.data_ptr(),
@@ -146,13 +143,6 @@ class NativeAttention:
             softcap=softcap or 0.0,
         )
         return self._plan(layout, (heads, len(keys))).handle, call
-
-    def _enlarge_pages(self, arena: torch.Tensor) -> None:
-        """Of an arena that is seen for the first time; most of it has not been written yet."""
-        if arena.data_ptr() not in self._arenas:
-            self._arenas.add(arena.data_ptr())
-            memory = arena.untyped_storage()
-            self._library.penstock_large_pages(memory.data_ptr(), memory.nbytes())
 
     def _plan(self, layout: Layout, heads: tuple[int, int]) -> _Plan:
         """A step's tasks: made for its first layer, and again for layers with other heads."""

@@ -21,7 +21,6 @@ _FUNCTIONS = {
     "penstock_plan": (_POINTER, (_POINTER, _INT, _INT, _INT)),
     "penstock_free_plan": (None, (_POINTER,)),
     "penstock_attend": (_INT, (_POINTER, _POINTER)),
-    "penstock_large_pages": (None, (_POINTER, _LONG)),
     "penstock_write": (_INT, (_POINTER, _POINTER, _LONG, _LONG, _LONG, _INT, _INT)),
     "penstock_place": (_INT, (_POINTER, _INT, _INT)),
     "penstock_layer": (_INT, (_POINTER, _POINTER, _INT, _INT)),
