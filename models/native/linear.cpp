@@ -3,8 +3,12 @@
 // is summed in the same order, so that no row's result depends on the rows beside it.
 #include "linear.h"
 
+#include <omp.h>
+
 #include <algorithm>
 #include <vector>
+
+#include "shares.h"
 
 namespace penstock {
 
@@ -31,16 +35,18 @@ static void linear(const Product& product, int threads) {
   float* tiles = room.data();
   // Where there are too few panels for the threads, the blocks of each are shared out as well.
   const int64_t parts = std::clamp<int64_t>(4 * threads / panels, 1, blocks);
+  Shares tiling(blocks, threads), multiplying(panels * parts, threads);
 #pragma omp parallel num_threads(threads)
   {
-#pragma omp for
-    for (int64_t b = 0; b < blocks; b++)
+    const int thread = omp_get_thread_num();
+    for (int64_t b; (b = tiling.take(thread)) >= 0;)
       tile_rows<T>(product, begin(b), begin(b + 1) - begin(b), tiles + b * size * MOST_ROWS);
-#pragma omp for collapse(2)
-    for (int64_t panel = 0; panel < panels; panel++)
-      for (int64_t part = 0; part < parts; part++)
-        for (int64_t b = part * blocks / parts; b < (part + 1) * blocks / parts; b++)
-          block_of<T>(product, panel, begin(b), begin(b + 1) - begin(b), tiles + b * size * MOST_ROWS);
+#pragma omp barrier
+    for (int64_t item; (item = multiplying.take(thread)) >= 0;) {
+      const int64_t panel = item / parts, part = item % parts;
+      for (int64_t b = part * blocks / parts; b < (part + 1) * blocks / parts; b++)
+        block_of<T>(product, panel, begin(b), begin(b + 1) - begin(b), tiles + b * size * MOST_ROWS);
+    }
   }
 }
 
