@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.native import attention, build, library, speedups
-from models.native.panels import PanelLinear
+from models.native import attention, build, library, linear, speedups
 from tests.unit.models.native.test_speedups import build as build_model
 
 
@@ -39,16 +38,15 @@ def test_nothing_is_loaded_without_a_compiler(fresh: Path, monkeypatch: pytest.M
         build.build()
 
 
-def test_no_product_of_ours_is_chosen_without_a_compiler(
+def test_linear_layers_are_packed_without_a_compiler(
     fresh: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(linear, "WORTH_BLAS", float("inf"))  # which would be left as they are
     assert library.library() is not None  # what was timed with it is of no use without
     speedups.apply(build_model("llama", torch.float32))
     library.library.cache_clear()
     monkeypatch.setenv("PATH", "")
-    model = build_model("llama", torch.float32)
-    speedups.apply(model)
-    assert not any(isinstance(module, PanelLinear) for module in model.modules())
+    assert speedups.apply(build_model("llama", torch.float32)) == ["15 linear layers laid out"]
 
 
 def test_a_compiler_that_fails_is_told_and_leaves_nothing(
