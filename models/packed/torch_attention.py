@@ -26,7 +26,6 @@ Part = tuple[torch.Tensor, torch.Tensor]  #: output [n, H, q, D_v] and log-sum-e
 class _Group:
     """n rows of q tokens each, padded to L keys. Columns that a token does not see are masked."""
 
-    tokens: torch.Tensor | slice  # where the n * q tokens are in the step
     rows: int
     keys: torch.Tensor | slice  # positions of the arena, [n, L], or those of one row
     hidden: NDArray[np.bool_]  # [n, q, L]
@@ -76,14 +75,18 @@ class _Shared:
 class _Apart:
     """Decode rows of one token each that are long enough for a call of their own."""
 
-    tokens: torch.Tensor  # [n]
     ends: list[int]  # of their keys in the arena
     visible: list[int]
 
 
 @dataclass(slots=True)
 class _Plan:
+    """The step's tokens in another order: those of each group together, then those apart."""
+
     plain: bool  # whether no beginning is shared and no score is capped
+    order: torch.Tensor | None  # [T], the step's tokens; None: as they are
+    back: torch.Tensor | None  # [T], where each of them went
+    counts: list[int]  # of tokens, by group, then of those apart
     groups: list[_Group]
     apart: _Apart | None
     shared: list[_Shared]
@@ -100,36 +103,37 @@ def attend(
     softcap: float | None = None,
 ) -> torch.Tensor:
     """See `models.packed.attention.Attend`."""
+    heads, size, width = query.shape
+    if not size:
+        return query.new_empty(0, heads, values.shape[-1])
     plan = layout.notes.get(NOTE)
     plain = softcap is None and not layout.prefix_length.any()
     if not isinstance(plan, _Plan) or plan.plain != plain:
         plan = layout.notes[NOTE] = _plan(layout, keys, plain)
-    heads, size = query.shape[0], query.shape[1]
-    out = query.new_empty(size, heads, values.shape[-1])
-    sums = None if plain else query.new_empty(size, heads, dtype=torch.float32)
-    if plan.apart is not None:
-        out[plan.apart.tokens] = _rows_apart(query, keys, values, plan.apart, scaling, window)
-    for group in plan.groups:
-        q = _rows(query, group.tokens, group.rows)  # [n, H, q, D]
+    tokens = _moved(query.transpose(0, 1), plan.order).split_with_sizes(plan.counts)
+    parts, sums = [], []
+    for taken, group in zip(tokens, plan.groups, strict=False):
+        q = taken.view(group.rows, -1, heads, width).transpose(1, 2)  # [n, H, q, D]
         k, v = group.of(keys), group.of(values)  # [n, H_kv, L, D]
         mask = group.mask(window, query)
-        if sums is None:
+        if plain:
             part = _plain(q, k, v, mask, scaling)
         else:
             part, lse = _softmax_part(q, k, v, mask, scaling, softcap)
-            sums[group.tokens] = lse.transpose(1, 2).flatten(0, 1)
-        out[group.tokens] = part.transpose(1, 2).flatten(0, 1)
-    if sums is not None:
+            sums.append(lse.transpose(1, 2).flatten(0, 1))
+        parts.append(part.transpose(1, 2).flatten(0, 1))
+    if plan.apart is not None:
+        parts.append(_rows_apart(tokens[-1], keys, values, plan.apart, scaling, window))
+    out = _moved(torch.cat(parts), plan.back)
+    if plan.shared:
+        own = _moved(torch.cat(sums), plan.back)
         for shared in plan.shared:
-            _merge_shared(out, sums, query, keys, values, shared, scaling, window, softcap)
+            _merge_shared(out, own, query, keys, values, shared, scaling, window, softcap)
     return out
 
 
-def _rows(packed: torch.Tensor, at: torch.Tensor | slice, rows: int) -> torch.Tensor:
-    """Tokens of [H, T, D] as [n, H, q, D]."""
-    taken = packed[:, at] if isinstance(at, slice) else packed.index_select(1, at)
-    heads, _, size = taken.shape
-    return taken.reshape(heads, rows, -1, size).transpose(0, 1)
+def _moved(tokens: torch.Tensor, at: torch.Tensor | None) -> torch.Tensor:
+    return tokens if at is None else tokens.index_select(0, at)
 
 
 def _plain(
@@ -146,17 +150,17 @@ def _plain(
 
 
 def _rows_apart(
-    query: torch.Tensor,
+    tokens: torch.Tensor,
     keys: torch.Tensor,
     values: torch.Tensor,
     apart: _Apart,
     scaling: float,
     window: int | None,
 ) -> torch.Tensor:
-    """[n, H, D_v]: nothing is copied, masked or padded, and a window reads no more than itself."""
-    taken = query.transpose(0, 1).index_select(0, apart.tokens)  # [n, H, D]
-    n, heads, size = taken.shape
-    queries = taken.view(n, 1, len(keys), heads // len(keys), size).unbind(0)
+    """[n, H, D] -> [n, H, D_v]: nothing is copied, masked or padded, and a window reads no more
+    than itself."""
+    n, heads, size = tokens.shape
+    queries = tokens.reshape(n, 1, len(keys), heads // len(keys), size).unbind(0)
     keys, values = keys[None], values[None]
     parts = []
     for q, end, visible in zip(queries, apart.ends, apart.visible, strict=True):
@@ -233,20 +237,32 @@ def _plan(layout: Layout, keys: torch.Tensor, plain: bool) -> _Plan:
     if plain and device.type == "cpu":
         extras = np.diff(layout.extra_start)[single]
         long = (layout.visible[single] >= APART / keys[:, 0].nbytes) & (extras == 0)
-    groups = [_group(layout, rows[:, None], device) for rows in _alike(layout, single[~long])]
-    for block in np.flatnonzero(sizes > 1):
-        tokens = np.arange(layout.blocks[block], layout.blocks[block + 1])
-        groups.append(_group(layout, tokens[None], device))
+    taken = [rows[:, None] for rows in _alike(layout, single[~long])]
+    taken += [
+        np.arange(layout.blocks[block], layout.blocks[block + 1])[None]
+        for block in np.flatnonzero(sizes > 1)
+    ]
+    groups = [_group(layout, tokens, device) for tokens in taken]
     padded = sum(group.hidden.size for group in groups if group.hidden.shape[1] == 1)
     padded += int(layout.visible[single[long]].sum())
     layout.notes["keys_read"] = padded + int(layout.prefix_length[single].sum())
-    apart = _apart(layout, single[long]) if long.any() else None
-    return _Plan(plain, groups, apart, _shared(layout, device))
+    if long.any():
+        taken.append(single[long])
+    order = np.concatenate([tokens.ravel() for tokens in taken])
+    is_moved = bool((np.diff(order) < 0).any())
+    return _Plan(
+        plain=plain,
+        order=torch.from_numpy(order).to(device) if is_moved else None,
+        back=torch.from_numpy(np.argsort(order)).to(device) if is_moved else None,
+        counts=[tokens.size for tokens in taken],
+        groups=groups,
+        apart=_apart(layout, single[long]) if long.any() else None,
+        shared=_shared(layout, device),
+    )
 
 
 def _apart(layout: Layout, tokens: Ints) -> _Apart:
     return _Apart(
-        tokens=torch.from_numpy(tokens.astype(np.int64)),
         ends=(layout.own_start[tokens] + layout.visible[tokens]).tolist(),
         visible=layout.visible[tokens].tolist(),
     )
@@ -292,11 +308,8 @@ def _group(layout: Layout, tokens: NDArray[np.integer], device: torch.device) ->
     for index, extra in enumerate(extras):
         _add_extras(layout, tokens[index], extra, where[index], hidden[index], key_places[index])
     one = len(tokens) == 1 and not most
-    start, begin = int(layout.own_start[last[0]]), int(tokens[0, 0])
+    start = int(layout.own_start[last[0]])
     return _Group(
-        tokens=slice(begin, begin + tokens.shape[1])
-        if len(tokens) == 1
-        else torch.from_numpy(tokens.ravel().astype(np.int64)).to(device),
         rows=len(tokens),
         keys=slice(start, start + width)
         if one

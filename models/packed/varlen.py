@@ -92,9 +92,12 @@ class VarlenAttend:
         notes = _notes(layout, query.device)
         if softcap is not None or not self._takes(query, values):
             notes.outside = True
-            return torch_attention.attend(
-                query, keys, values, layout, scaling=scaling, window=window, softcap=softcap
+            real = query[:, : layout.size]  # behind them are the dummies of a recorded step
+            out = torch_attention.attend(
+                real, keys, values, layout, scaling=scaling, window=window, softcap=softcap
             )
+            dummies = query.shape[1] - layout.size
+            return torch.nn.functional.pad(out, (0, 0, 0, 0, 0, dummies))
         plan = notes.plan(layout, window)
         q = query.transpose(0, 1)  # [T, H, D]
         k, v = keys.transpose(0, 1), values.transpose(0, 1)  # [P, H_kv, D], nothing is copied
