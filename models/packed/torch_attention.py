@@ -26,7 +26,6 @@ Part = tuple[torch.Tensor, torch.Tensor]  #: output [n, H, q, D_v] and log-sum-e
 class _Group:
     """n rows of q tokens each, padded to L keys. Columns that a token does not see are masked."""
 
-    rows: int
     keys: torch.Tensor | slice  # positions of the arena, [n, L], or those of one row
     hidden: NDArray[np.bool_]  # [n, q, L]
     places: Ints  # [n, q], of the tokens
@@ -44,7 +43,7 @@ class _Group:
             first = torch.arange(heads, device=self.keys.device)[:, None] * positions
             self.indices[shape] = (self.keys[:, None] + first).flatten()
         taken = packed.view(-1, size).index_select(0, self.indices[shape])
-        return taken.view(self.rows, heads, -1, size)
+        return taken.view(len(self.keys), heads, -1, size)
 
     def mask(self, window: int | None, like: torch.Tensor) -> torch.Tensor | None:
         """Additive [n, 1, q, L]; None where nothing is hidden. Made once a step and window."""
@@ -113,7 +112,7 @@ def attend(
     tokens = _moved(query.transpose(0, 1), plan.order).split_with_sizes(plan.counts)
     parts, sums = [], []
     for taken, group in zip(tokens, plan.groups, strict=False):
-        q = taken.view(group.rows, -1, heads, width).transpose(1, 2)  # [n, H, q, D]
+        q = taken.view(*group.places.shape, heads, width).transpose(1, 2)  # [n, H, q, D]
         k, v = group.of(keys), group.of(values)  # [n, H_kv, L, D]
         mask = group.mask(window, query)
         if plain:
@@ -246,8 +245,10 @@ def _plan(layout: Layout, keys: torch.Tensor, plain: bool) -> _Plan:
     padded = sum(group.hidden.size for group in groups if group.hidden.shape[1] == 1)
     padded += int(layout.visible[single[long]].sum())
     layout.notes["keys_read"] = padded + int(layout.prefix_length[single].sum())
+    apart = None
     if long.any():
         taken.append(single[long])
+        apart = _apart(layout, single[long])
     order = np.concatenate([tokens.ravel() for tokens in taken])
     is_moved = bool((np.diff(order) < 0).any())
     return _Plan(
@@ -256,7 +257,7 @@ def _plan(layout: Layout, keys: torch.Tensor, plain: bool) -> _Plan:
         back=torch.from_numpy(np.argsort(order)).to(device) if is_moved else None,
         counts=[tokens.size for tokens in taken],
         groups=groups,
-        apart=_apart(layout, single[long]) if long.any() else None,
+        apart=apart,
         shared=_shared(layout, device),
     )
 
@@ -310,7 +311,6 @@ def _group(layout: Layout, tokens: NDArray[np.integer], device: torch.device) ->
     one = len(tokens) == 1 and not most
     start = int(layout.own_start[last[0]])
     return _Group(
-        rows=len(tokens),
         keys=slice(start, start + width)
         if one
         else torch.from_numpy(where.astype(np.int64)).to(device),
