@@ -15,9 +15,10 @@ from torch import nn
 from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from models.native.feed_forward import NativeFeedForward
+from models.native.feed_forward import TorchFeedForward
+from models.native.library import how
 from models.native.linear import LaidOut, lay_out, packable, replace_children, same
-from models.native.norm import NativeNorm
+from models.native.norm import NativeNorm, TorchNorm
 from models.native.placing import NativePlacing
 from models.native.rotary import NAME as ROTARY
 from models.native.rotary import NativeRotary, Pair
@@ -31,18 +32,18 @@ TRIAL = "penstock_trial"  #: attention while a layer is tried
 TOLD = frozenset({"scaling", "sliding_window"})  #: what a layer tells its attention each time
 
 
-class NativeLayer(nn.Module):
+class TorchLayer(nn.Module):
     """h = x + o(attend(rotate(q, k, v = qkv(norm(x))))), then h + down(gate(norm(h)))."""
 
-    def __init__(self, layer: Any, told: dict[str, Any], library: ctypes.CDLL) -> None:
+    def __init__(self, layer: Any, told: dict[str, Any]) -> None:
         super().__init__()
         attention = layer.self_attn
         self.head_dim: int = attention.head_dim
         self.scaling: float = told.get("scaling", self.head_dim**-0.5)
         self.sliding_window: int | None = told.get("sliding_window")
-        self.input_layernorm: NativeNorm = layer.input_layernorm
-        self.post_attention_layernorm: NativeNorm = layer.post_attention_layernorm
-        self.mlp: NativeFeedForward = layer.mlp
+        self.input_layernorm: TorchNorm = layer.input_layernorm
+        self.post_attention_layernorm: TorchNorm = layer.post_attention_layernorm
+        self.mlp: TorchFeedForward = layer.mlp
         self.self_attn = attention
         self.q_norm = getattr(attention, "q_norm", None)
         self.k_norm = getattr(attention, "k_norm", None)
@@ -50,22 +51,6 @@ class NativeLayer(nn.Module):
         self.o_proj = lay_out(attention.o_proj.weight, attention.o_proj.bias)
         self._sizes = [getattr(attention, name).out_features for name in PRODUCTS[:3]]
         self._is_last = attention.layer_idx == attention.config.num_hidden_layers - 1
-        self._rotary = getattr(sys.modules[type(attention).__module__], ROTARY)
-        plain = isinstance(self._rotary, NativeRotary) and self.q_norm is None
-        fits = plain and self.head_dim % 32 == 0
-        self._place = NativePlacing(library) if fits else None
-        self._whole = self._in_one(library) if fits else None
-
-    def _in_one(self, library: ctypes.CDLL) -> WholeLayer | None:
-        parts = Parts(
-            self.input_layernorm.norm,
-            self.qkv,
-            self.o_proj,
-            self.post_attention_layernorm.norm,
-            self.mlp.both,
-            self.mlp.down_proj,
-        )
-        return whole(library, parts, self.scaling, self.sliding_window)
 
     def forward(
         self,
@@ -80,16 +65,14 @@ class NativeLayer(nn.Module):
         """[1, T, hidden] to the same; of the last layer, only those that are kept mean anything.
         Raises ValueError for what packed steps do without."""
         if past_key_values is not None or position_embeddings is None:
-            raise ValueError("a compiled layer keeps no cache, and needs rotary positions")
+            raise ValueError("a swapped layer keeps no cache, and needs rotary positions")
         step = running()
         keep = step.kept() if step is not None and self._is_last else None
-        if step is not None and self._whole is not None:
-            index: int = self.self_attn.layer_idx
-            done = self._whole(hidden_states, *position_embeddings, index, step, keep)
-            if done is not None:
-                return done
+        done = self._at_once(hidden_states, position_embeddings, step, keep)
+        if done is not None:
+            return done
         qkv = self.input_layernorm.then(self.qkv, hidden_states)
-        seen = self._placed(qkv, position_embeddings, step, keep) if step is not None else None
+        seen = self._placed(qkv, position_embeddings, step, keep)
         if seen is None:
             query, key, value = self._turned(qkv, position_embeddings)
             attend = ALL_ATTENTION_FUNCTIONS[self.self_attn.config._attn_implementation]
@@ -109,12 +92,65 @@ class NativeLayer(nn.Module):
         hidden = self.mlp.plus(hidden, self.post_attention_layernorm)
         return hidden if keep is None else hidden_states.index_copy(1, keep, hidden)
 
+    def _at_once(
+        self, x: torch.Tensor, positions: Pair, step: Running | None, keep: torch.Tensor | None
+    ) -> torch.Tensor | None:
+        """What the layer makes of x. None: not a case for it."""
+        return None
+
     def _placed(
-        self, qkv: torch.Tensor, positions: Pair, step: Running, keep: torch.Tensor | None
+        self, qkv: torch.Tensor, positions: Pair, step: Running | None, keep: torch.Tensor | None
     ) -> torch.Tensor | None:
         """What the tokens see, [1, T, H, D], with keys and values put into the arena on the way.
         None: not a case for it."""
-        if self._place is None:
+        return None
+
+    def _turned(
+        self, qkv: torch.Tensor, positions: Pair
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Queries, keys and values, [1, H, T, D]."""
+        heads = qkv.view(*qkv.shape[:2], -1, self.head_dim)
+        counts = [size // self.head_dim for size in self._sizes]
+        query, key, value = torch.split(heads, counts, dim=2)
+        if self.q_norm is not None and self.k_norm is not None:
+            query = _rotated(self.q_norm(query), *positions)
+            key = _rotated(self.k_norm(key), *positions)
+        else:
+            both = _rotated(heads[:, :, : -counts[2]], *positions)
+            query, key = torch.split(both, counts[:2], dim=2)
+        return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+
+
+class NativeLayer(TorchLayer):
+    """One call where all of it is compiled, else a few."""
+
+    def __init__(self, layer: Any, told: dict[str, Any], library: ctypes.CDLL) -> None:
+        super().__init__(layer, told)
+        self._rotary = getattr(sys.modules[type(self.self_attn).__module__], ROTARY)
+        plain = isinstance(self._rotary, NativeRotary) and self.q_norm is None
+        fits = plain and self.head_dim % 32 == 0
+        self._place = NativePlacing(library) if fits else None
+        self._whole = self._in_one(library) if fits else None
+
+    def _in_one(self, library: ctypes.CDLL) -> WholeLayer | None:
+        before, after = self.input_layernorm, self.post_attention_layernorm
+        if not (isinstance(before, NativeNorm) and isinstance(after, NativeNorm)):
+            return None
+        both, down = self.mlp.both, self.mlp.down_proj
+        parts = Parts(before.norm, self.qkv, self.o_proj, after.norm, both, down)
+        return whole(library, parts, self.scaling, self.sliding_window)
+
+    def _at_once(
+        self, x: torch.Tensor, positions: Pair, step: Running | None, keep: torch.Tensor | None
+    ) -> torch.Tensor | None:
+        if step is None or self._whole is None:
+            return None
+        return self._whole(x, *positions, self.self_attn.layer_idx, step, keep)
+
+    def _placed(
+        self, qkv: torch.Tensor, positions: Pair, step: Running | None, keep: torch.Tensor | None
+    ) -> torch.Tensor | None:
+        if step is None or self._place is None:
             return None
         index: int = self.self_attn.layer_idx
         keys, values = step.store.keys[index], step.store.values[index]
@@ -128,7 +164,6 @@ class NativeLayer(nn.Module):
     def _turned(
         self, qkv: torch.Tensor, positions: Pair
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Queries, keys and values, [1, H, T, D]."""
         heads = (*qkv.shape[:2], -1, self.head_dim)
         query, key, value = (x.view(heads) for x in torch.split(qkv, self._sizes, dim=-1))
         if self.q_norm is not None and self.k_norm is not None:
@@ -137,13 +172,24 @@ class NativeLayer(nn.Module):
         return query, key, value.transpose(1, 2)
 
 
+def _rotated(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Each number of a head [1, T, H, D] turned with the one half a head further; cos and sin
+    [1, T, D]."""
+    out = heads * cos[:, :, None]
+    (x, y), (low, high) = heads.chunk(2, dim=-1), sin[:, :, None].chunk(2, dim=-1)
+    first, second = out.chunk(2, dim=-1)
+    first.addcmul_(y, low, value=-1)
+    second.addcmul_(x, high)
+    return out
+
+
 @torch.inference_mode()
-def swap(model: Any, library: ctypes.CDLL) -> list[str]:
+def swap(model: Any, library: ctypes.CDLL | None) -> list[str]:
     """In place; returns what it did, in words. After norms, feed-forward layers and rotary
     positions have been swapped."""
     with _trial(model):
         swapped = replace_children(model, lambda child: _ours(child, library))
-    return [f"{swapped} decoder layers compiled"] if swapped else []
+    return [f"{swapped} decoder layers {how(library)}"] if swapped else []
 
 
 def _fits(layer: Any) -> bool:
@@ -153,8 +199,8 @@ def _fits(layer: Any) -> bool:
     attention = layer.self_attn
     names = {name for name, _ in attention.named_children()}
     return (
-        isinstance(layer.mlp, NativeFeedForward)
-        and all(isinstance(norm, NativeNorm) for norm in norms)
+        isinstance(layer.mlp, TorchFeedForward)
+        and all(isinstance(norm, TorchNorm) for norm in norms)
         and names in (set(PRODUCTS), {*PRODUCTS, *NORMS})
         and all(packable(getattr(attention, name)) for name in PRODUCTS)
         and len({getattr(attention, name).bias is None for name in PRODUCTS[:3]}) == 1
@@ -163,7 +209,7 @@ def _fits(layer: Any) -> bool:
     )
 
 
-def _ours(layer: Any, library: ctypes.CDLL) -> NativeLayer | None:
+def _ours(layer: Any, library: ctypes.CDLL | None) -> TorchLayer | None:
     """None where the layer is not what it looks like, else one that has taken its weights."""
     if not _fits(layer):
         return None
@@ -173,7 +219,10 @@ def _ours(layer: Any, library: ctypes.CDLL) -> NativeLayer | None:
         theirs(torch.zeros(1, 1, size, dtype=layer.self_attn.q_proj.weight.dtype))
         if not theirs.told.keys() <= TOLD | HARMLESS:
             return None
-        ours = NativeLayer(layer, theirs.told, library)
+        if library is None:
+            ours = TorchLayer(layer, theirs.told)
+        else:
+            ours = NativeLayer(layer, theirs.told, library)
         right = same(_Tried(ours), theirs, size, layer.self_attn.q_proj.weight.dtype)
     except (RuntimeError, AttributeError, TypeError, ValueError):
         return None

@@ -53,6 +53,11 @@ def library() -> ctypes.CDLL | None:
     return loaded
 
 
+def how(library: ctypes.CDLL | None) -> str:
+    """What was done to modules that were swapped, in words."""
+    return "in fewer calls" if library is None else "compiled"
+
+
 def declare(library: ctypes.CDLL) -> ctypes.CDLL:
     """Tell the types of its functions. Raises AttributeError when one is missing."""
     for name, (result, arguments) in _FUNCTIONS.items():

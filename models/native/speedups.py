@@ -15,11 +15,11 @@ def apply(model: nn.Module) -> list[str]:
     """Returns what was done, in words; nothing for a model on another device."""
     if any(parameter.device.type != "cpu" for parameter in model.parameters()):
         return []
-    done: list[str] = []
     loaded = library()
+    done = feed_forward.swap(model, loaded) + norm.swap(model, loaded)
     if loaded is not None:
-        for swap in (feed_forward.swap, norm.swap, rotary.swap, layer.swap):
-            done += swap(model, loaded)
+        done += rotary.swap(model, loaded)
+    done += layer.swap(model, loaded)
     return [*done, *prepack(model), *_chosen(model)]
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from models.native import linear
 from models.native.library import library
 
 
@@ -25,4 +26,14 @@ def native() -> ctypes.CDLL:
     loaded = library()
     if loaded is None:
         pytest.skip("there is no compiler here, or not one for this CPU")
+    return loaded
+
+
+@pytest.fixture(params=["compiled", "torch"])
+def either(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ctypes.CDLL | None:
+    """The compiled library, and none: layers by torch alone."""
+    if request.param == "torch":
+        monkeypatch.setattr(linear, "fits", lambda weight: False)  # panels are compiled
+        return None
+    loaded: ctypes.CDLL = request.getfixturevalue("native")
     return loaded
