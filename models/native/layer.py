@@ -49,7 +49,8 @@ class TorchLayer(nn.Module):
         self.k_norm = getattr(attention, "k_norm", None)
         self.qkv = _joined([getattr(attention, name) for name in PRODUCTS[:3]])
         self.o_proj = lay_out(attention.o_proj.weight, attention.o_proj.bias)
-        self._sizes = [getattr(attention, name).out_features for name in PRODUCTS[:3]]
+        widths = (getattr(attention, name).out_features for name in PRODUCTS[:3])
+        self._heads = [width // self.head_dim for width in widths]
         self._is_last = attention.layer_idx == attention.config.num_hidden_layers - 1
 
     def forward(
@@ -109,16 +110,22 @@ class TorchLayer(nn.Module):
         self, qkv: torch.Tensor, positions: Pair
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Queries, keys and values, [1, H, T, D]."""
-        heads = qkv.view(*qkv.shape[:2], -1, self.head_dim)
-        counts = [size // self.head_dim for size in self._sizes]
-        query, key, value = torch.split(heads, counts, dim=2)
+        query, key, value = self._split(qkv)
         if self.q_norm is not None and self.k_norm is not None:
-            query = _rotated(self.q_norm(query), *positions)
-            key = _rotated(self.k_norm(key), *positions)
-        else:
-            both = _rotated(heads[:, :, : -counts[2]], *positions)
-            query, key = torch.split(both, counts[:2], dim=2)
+            query, key = _rotated(query, *positions), _rotated(key, *positions)
+        else:  # they still lie side by side
+            *both, _ = self._heads
+            heads = qkv.view(*qkv.shape[:2], -1, self.head_dim)[:, :, : sum(both)]
+            query, key = torch.split(_rotated(heads, *positions), both, dim=2)
         return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+
+    def _split(self, qkv: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Queries, keys and values, [1, T, H, D], the former two normed where the layer does so."""
+        heads = qkv.view(*qkv.shape[:2], -1, self.head_dim)
+        query, key, value = torch.split(heads, self._heads, dim=2)
+        if self.q_norm is not None and self.k_norm is not None:
+            query, key = self.q_norm(query), self.k_norm(key)
+        return query, key, value
 
 
 class NativeLayer(TorchLayer):
@@ -164,10 +171,7 @@ class NativeLayer(TorchLayer):
     def _turned(
         self, qkv: torch.Tensor, positions: Pair
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        heads = (*qkv.shape[:2], -1, self.head_dim)
-        query, key, value = (x.view(heads) for x in torch.split(qkv, self._sizes, dim=-1))
-        if self.q_norm is not None and self.k_norm is not None:
-            query, key = self.q_norm(query), self.k_norm(key)
+        query, key, value = self._split(qkv)
         query, key = self._rotary(query.transpose(1, 2), key.transpose(1, 2), *positions)
         return query, key, value.transpose(1, 2)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from models.native import linear
+from models.native import attention, greatest, linear, refine, speedups
 from models.native.library import library
 
 
@@ -29,11 +29,16 @@ def native() -> ctypes.CDLL:
     return loaded
 
 
-@pytest.fixture(params=["compiled", "torch"])
-def either(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ctypes.CDLL | None:
-    """The compiled library, and none: layers by torch alone."""
-    if request.param == "torch":
-        monkeypatch.setattr(linear, "fits", lambda weight: False)  # panels are compiled
-        return None
-    loaded: ctypes.CDLL = request.getfixturevalue("native")
+@pytest.fixture
+def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All is left to torch."""
+    for part in (attention, greatest, refine, speedups):
+        monkeypatch.setattr(part, "library", lambda: None)
+    monkeypatch.setattr(linear, "fits", lambda weight: False)  # panels are compiled
+
+
+@pytest.fixture(params=["native", "no_compiler"])
+def either(request: pytest.FixtureRequest) -> ctypes.CDLL | None:
+    """The compiled library, and none."""
+    loaded: ctypes.CDLL | None = request.getfixturevalue(request.param)
     return loaded

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from models.native import attention, greatest, linear, refine, speedups
+from models.native import linear, speedups
 from models.native.layer import NativeLayer
 from models.packed.build import build
 from models.packed.memory import Wishes
@@ -66,22 +66,19 @@ def test_greedy_tokens_are_the_unbatched_ones_while_rows_join_and_leave(family: 
     assert packer.run() == {row.id: alone(own, row) for row in rows}
 
 
-def built(family: str, compiler: bool, monkeypatch: pytest.MonkeyPatch) -> PackedRunner:
+def built(family: str, monkeypatch: pytest.MonkeyPatch) -> PackedRunner:
     """As the worker builds it, with every layer swapped however small."""
     monkeypatch.setattr(linear, "SMALLEST", 1)
-    for part in () if compiler else (attention, greatest, refine, speedups):
-        monkeypatch.setattr(part, "library", lambda: None)
-        monkeypatch.setattr(linear, "fits", lambda weight: False)  # panels are compiled
     info = ModelInfo("tiny", 0, 0, "cpu", "fp32", CONTEXT, "padded")
     return build(model(family), tokenizer(), info, Wishes(max_rows=6), speed_up=speedups.apply)
 
 
-@pytest.mark.parametrize("compiler", [True, False])
+@pytest.mark.usefixtures("either")
 @pytest.mark.parametrize("family", PACKED)
 def test_built_with_all_that_is_faster_a_family_answers_as_the_model(
-    family: str, compiler: bool, monkeypatch: pytest.MonkeyPatch
+    family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = built(family, compiler, monkeypatch)
+    made = built(family, monkeypatch)
     rows = [greedy(f"r{number}", prompt, 10) for number, prompt in enumerate(prompts(6))]
     own = model(family)
     assert Packer(made).run(rows) == {row.id: alone(own, row) for row in rows}
@@ -96,13 +93,13 @@ def test_a_plain_layer_that_is_compiled_turns_and_stores_in_one_pass(
     assert all(isinstance(one, NativeLayer) and one._place is not None for one in own.model.layers)
 
 
-@pytest.mark.parametrize("compiler", [True, False])
+@pytest.mark.usefixtures("either")
 @pytest.mark.parametrize("family", ["llama", "qwen3", "mistral", "gemma2"])
 def test_built_so_it_reads_long_beginnings_and_scores_as_the_model(
-    family: str, compiler: bool, monkeypatch: pytest.MonkeyPatch
+    family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own, begin = model(family), tuple(prompts(1)[0] * CONTEXT)[:40]  # read in steps that keep none
-    packer = Packer(built(family, compiler, monkeypatch), budget=16)
+    packer = Packer(built(family, monkeypatch), budget=16)
     shared = packer.add(Row("begin", begin, SamplingParams(), Purpose.PREFIX))
     packer.run()
     part = type(shared)(shared.start, len(begin))

@@ -42,6 +42,18 @@ def build(family: str, dtype: torch.dtype) -> Any:
     return loader.from_config(FAMILIES[family]).to(dtype).eval()
 
 
+def sped_up(family: str, dtype: torch.dtype) -> list[str]:
+    """What was done to a model, which says the same after it."""
+    model = build(family, dtype)
+    ids = torch.arange(40)[None] % 300
+    with torch.inference_mode():
+        before = model(input_ids=ids, use_cache=False).logits
+        done = speedups.apply(model)
+        after = model(input_ids=ids, use_cache=False).logits
+    assert (before - after).abs().max() < FAR[dtype] * before.abs().max()
+    return done
+
+
 @pytest.fixture(params=["onednn", "panels", "float32"])
 def fastest(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Which product is the fastest one."""
@@ -66,38 +78,25 @@ def onednn(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_model_says_the_same_with_faster_layers(
     native: ctypes.CDLL, fastest: str, family: str, dtype: torch.dtype
 ) -> None:
-    model = build(family, dtype)
-    ids = torch.arange(40)[None] % 300
-    with torch.inference_mode():
-        before = model(input_ids=ids, use_cache=False).logits
-        done = speedups.apply(model)
-        after = model(input_ids=ids, use_cache=False).logits
+    done = sped_up(family, dtype)
     told = [line for line in done if fastest in line]
     assert bool(told) == (fastest == "panels" or (fastest == "float32" and dtype is torch.bfloat16))
     # The gate of Gemma 2 is not a SiLU.
     assert len(done) - len(told) == (3 if family == "gemma2" else 5), done
-    assert (before - after).abs().max() < FAR[dtype] * before.abs().max()
 
 
+@pytest.mark.usefixtures("no_compiler")
 @pytest.mark.parametrize("dtype", list(FAR))
 @pytest.mark.parametrize("family", list(FAMILIES))
 def test_without_a_compiler_a_model_says_the_same_in_fewer_calls(
-    monkeypatch: pytest.MonkeyPatch, family: str, dtype: torch.dtype
+    family: str, dtype: torch.dtype
 ) -> None:
-    monkeypatch.setattr(speedups, "library", lambda: None)
-    monkeypatch.setattr(linear, "fits", lambda weight: False)  # panels are compiled
-    model = build(family, dtype)
-    ids = torch.arange(40)[None] % 300
-    with torch.inference_mode():
-        before = model(input_ids=ids, use_cache=False).logits
-        done = speedups.apply(model)
-        after = model(input_ids=ids, use_cache=False).logits
+    done = sped_up(family, dtype)
     swapped = {line.removesuffix(" in fewer calls") for line in done if line.endswith("calls")}
     norms = {"llama": 5, "tied": 5, "qwen3": 9}.get(family)
     layers = {"2 feed-forward layers", f"{norms} norms", "2 decoder layers"}
     # The gate of Gemma 2 is not a SiLU, and its norms add 1 to their weights.
     assert swapped == (set() if family == "gemma2" else layers)
-    assert (before - after).abs().max() < FAR[dtype] * before.abs().max()
 
 
 def test_applying_twice_changes_nothing_more(native: ctypes.CDLL) -> None:
