@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks import machine
 from benchmarks.plan import Cell, Entry
 from benchmarks.protocol import Answer, save
 from benchmarks.worker import Contender, ContenderFailed, Worker
@@ -43,23 +45,35 @@ Say = Callable[[str], None]
 def fleet(
     contenders: Sequence[Contender], results: Results, logs: Path
 ) -> Iterator[dict[str, Worker]]:
-    """Start all at once, for loading is mostly waiting; end all, whatever happens."""
-    started = [Worker(contender, logs / f"{contender.name}.log") for contender in contenders]
+    """Start all, as many at a time as there are cores, for loading computes; end all, whatever
+    happens."""
+    started: list[Worker] = []
     workers: dict[str, Worker] = {}
-    try:
-        for worker in started:
-            name = worker.contender.name
-            try:
-                worker.ready()
-                workers[name], results.versions[name] = worker, worker.versions
-            except ContenderFailed as error:
-                results.skipped[name] = str(error)
-        yield workers
-    finally:
-        for worker in started:
-            worker.ask_to_end()
-        for worker in started:
-            worker.close()
+
+    def load(contender: Contender) -> Worker:
+        worker = Worker(contender, logs / f"{contender.name}.log")
+        started.append(worker)
+        worker.ready()
+        return worker
+
+    # Its threads stay until the end: a contender dies with the thread that started it.
+    with ThreadPoolExecutor(machine.cores()) as threads:
+        loading = {contender.name: threads.submit(load, contender) for contender in contenders}
+        try:
+            for name, loaded in loading.items():
+                try:
+                    workers[name] = loaded.result()
+                except ContenderFailed as error:
+                    results.skipped[name] = str(error)
+                else:
+                    results.versions[name] = workers[name].versions
+            yield workers
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+            for worker in started:
+                worker.ask_to_end()
+            for worker in started:
+                worker.close()
 
 
 def run(

@@ -64,6 +64,17 @@ def test_a_slow_contender_gets_another_part_each_round(results: Results, tmp_pat
     assert [sample.answer.picks for sample in results.samples] == [(1, 2), (3, 1)]
 
 
+def test_no_more_are_loaded_at_once_than_there_are_cores(
+    results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.machine.cores", lambda: 1)
+    notes = tmp_path / "notes"
+    both = [contender(name, notes=str(notes)) for name in ("a", "b")]
+    with fleet(both, results, tmp_path / "logs") as workers:
+        assert list(workers) == ["a", "b"]
+    assert notes.read_text().split("\n") == ["a begins", "a ends", "b begins", "b ends", ""]
+
+
 def test_who_cannot_be_loaded_is_left_out_with_its_reason(results: Results, tmp_path: Path) -> None:
     both = [contender("a", broken=True), contender("b")]
     measure(results, tmp_path, both, entry("a"), entry("b"))
