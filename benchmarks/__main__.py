@@ -6,12 +6,13 @@ one line of JSON that holds every ratio.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -31,7 +32,7 @@ from benchmarks.plan import FULL, QUICK, Cell, Size, Wanted, cells, workers  # n
 from benchmarks.rounds import Results, fleet, run  # noqa: E402
 from benchmarks.summary import Requirement, Summary, ratios, requirements  # noqa: E402
 from benchmarks.whole import Whole, measure  # noqa: E402
-from benchmarks.worker import Contender, ContenderFailed  # noqa: E402
+from benchmarks.worker import Contender, ContenderFailed, Worker  # noqa: E402
 
 BENCH = Path(".bench")
 DTYPES = ("float32", "bfloat16")
@@ -145,14 +146,30 @@ def _compile(
 ) -> None:
     """vLLM compiles a model when it first loads it, and keeps that: a part of its installation."""
     for contender in _contenders(wanted.of(cells(model, dtype, size)), model, dtype, missing):
-        mark = BENCH / "vllm-cache" / f"{contender.name}-{model.name}-{dtype}.complete"
-        if contender.name.startswith(VLLM.name) and not mark.exists():
-            say(f"{model.name} {dtype}: compiling for {contender.name}")
+        name = contender.name
+        if name.startswith(VLLM.name) and not _mark(name, model, dtype).exists():
+            say(f"{model.name} {dtype}: compiling for {name}")
             logs = BENCH / "logs" / "compile" / model.name / dtype
-            with fleet([contender], Results(), logs) as running:
-                if running:
-                    mark.parent.mkdir(parents=True, exist_ok=True)
-                    mark.touch()
+            with _loaded([contender], model, dtype, Results(), logs):
+                pass
+
+
+@contextlib.contextmanager
+def _loaded(
+    everyone: list[Contender], model: BenchModel, dtype: str, results: Results, logs: Path
+) -> Iterator[dict[str, Worker]]:
+    """A fleet; what vLLM has compiled is marked."""
+    with fleet(everyone, results, logs) as running:
+        for name in running:
+            if name.startswith(VLLM.name):
+                mark = _mark(name, model, dtype)
+                mark.parent.mkdir(parents=True, exist_ok=True)
+                mark.touch()
+        yield running
+
+
+def _mark(contender: str, model: BenchModel, dtype: str) -> Path:
+    return BENCH / "vllm-cache" / f"{contender}-{model.name}-{dtype}.complete"
 
 
 def _group(
@@ -168,7 +185,8 @@ def _group(
     plan = wanted.of(cells(model, dtype, size))
     everyone = _contenders(plan, model, dtype, missing)
     say(f"{model.name} {dtype}: loading {', '.join(one.name for one in everyone)}")
-    with fleet(everyone, results, BENCH / "logs" / model.name / dtype) as running:
+    logs = BENCH / "logs" / model.name / dtype
+    with _loaded(everyone, model, dtype, results, logs) as running:
         run(plan, running, results, (model.name, dtype), BENCH / "workloads", say)
 
 

@@ -29,7 +29,7 @@ from models.codec import TokenizerCodec
 TOKENS = 58  #: of every answer: one job has one limit
 LIMIT = 1_800.0  #: seconds for one job
 TURN = 4.0  #: seconds
-WARM_UP = 64
+WARM_UP = 64  #: the most rows that are run first and not counted
 ENGINE = "engine"
 
 
@@ -70,8 +70,9 @@ def measure(
     try:
         with _service(model, dtype, bare) as (up, client):  # while the other loads
             worker.ready()
-            _job(client, texts[:WARM_UP])
-            worker.run("generate", path, 0, WARM_UP, {})
+            warm_up = min(WARM_UP, rows // 4)
+            _job(client, texts[:warm_up])
+            worker.run("generate", path, 0, warm_up, {})
             service = Side(lambda: accepted.append(_job(client, texts)), up.pause, up.resume)
             engine = Side(lambda: _bare(worker, path, rows), worker.pause, worker.resume)
             for _ in range(rounds):
